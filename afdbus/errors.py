@@ -1,0 +1,72 @@
+"""The kinds of error that come from outside.
+
+*Your message was wrong*: a `BusError`, answered with an error reply in one place.
+*You are not speaking D-Bus*: a `ProtocolViolation`, and the connection ends.
+*The configuration is wrong*: a `ConfigError`, which names file and line.
+
+Anything else that is raised is a bug of ours (see `server/connection.py`).
+"""
+
+from __future__ import annotations
+
+
+class BusError(Exception):
+    """A D-Bus error reply: `name` (an error name) and `text` (for people)."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+class ProtocolViolation(Exception):  # noqa: N818 - it is a deed of the peer, named as such
+    """The peer broke the protocol; its connection is to be closed. Never answered."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. `file` and `line` are None when unknown."""
+
+    def __init__(self, text: str, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(text, file, line)
+        self.text = text
+        self.file = file
+        self.line = line
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.text
+        if self.line is None:
+            return f"{self.file}: {self.text}"
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+class AddressError(ValueError):
+    """A D-Bus address that cannot be parsed, or not be listened on or connected to."""
+
+
+_E = "org.freedesktop.DBus.Error."
+
+ACCESS_DENIED = _E + "AccessDenied"
+ADDRESS_IN_USE = _E + "AddressInUse"
+ADT_AUDIT_DATA_UNKNOWN = _E + "AdtAuditDataUnknown"
+FAILED = _E + "Failed"
+FILE_NOT_FOUND = _E + "FileNotFound"
+INVALID_ARGS = _E + "InvalidArgs"
+LIMITS_EXCEEDED = _E + "LimitsExceeded"
+MATCH_RULE_INVALID = _E + "MatchRuleInvalid"
+MATCH_RULE_NOT_FOUND = _E + "MatchRuleNotFound"
+NAME_HAS_NO_OWNER = _E + "NameHasNoOwner"
+NO_REPLY = _E + "NoReply"
+NOT_SUPPORTED = _E + "NotSupported"
+PROPERTY_READ_ONLY = _E + "PropertyReadOnly"
+SELINUX_SECURITY_CONTEXT_UNKNOWN = _E + "SELinuxSecurityContextUnknown"
+SERVICE_UNKNOWN = _E + "ServiceUnknown"
+TIMED_OUT = _E + "TimedOut"
+UNIX_PROCESS_ID_UNKNOWN = _E + "UnixProcessIdUnknown"
+UNKNOWN_INTERFACE = _E + "UnknownInterface"
+UNKNOWN_METHOD = _E + "UnknownMethod"
+UNKNOWN_OBJECT = _E + "UnknownObject"
+UNKNOWN_PROPERTY = _E + "UnknownProperty"

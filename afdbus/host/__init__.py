@@ -1,0 +1,1 @@
+"""The Linux underneath: credentials, users, keyrings, the log, systemd, the process itself."""

@@ -1,0 +1,1 @@
+"""Who may: rules, the set of them that applies to a peer, and the decision with its reason."""

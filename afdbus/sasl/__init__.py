@@ -1,0 +1,1 @@
+"""The handshake before the first message, as two machines without I/O: bytes in, bytes out."""
