@@ -1,0 +1,114 @@
+"""Who is at the other end of a socket, as the kernel says (socket(7), unix(7)).
+
+Asked once, at accept, never believed from the peer's own words.  Only Linux's options are here;
+Python's `socket` does not name all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from functools import cache
+from typing import Final, Literal
+
+from afdbus.identity import Identity
+
+SO_PEERSEC: Final = 31
+SO_PEERGROUPS: Final = 59  # since Linux 4.13
+
+_NO_ID: Final = 0xFFFFFFFF  # (uid_t) -1: what SO_PEERCRED says on TCP
+_ALL_IDS: Final = 0xFFFFFFFF  # length of a map without gaps: 65534 is then really somebody
+_OVERFLOW: Final = 65534
+_MAX_OPTION: Final = 1024  # the longest that Python's getsockopt takes
+
+_NOBODY: Final = Identity()
+
+_ucred = struct.Struct("=iII")
+
+# dbus-daemon: the longest part of a command line that it shows.
+MAX_COMMAND: Final = 50
+
+# What it shows for each byte: "?" for what does not print (but DEL and 0x7f do), " " for NUL.
+_PRINTABLE: Final = bytes(
+    0x20 if byte == 0 else byte if 0x20 <= byte <= 0x7F else 0x3F for byte in range(256)
+)
+
+
+def identity_of(sock: socket.socket) -> Identity:
+    """The identity of the peer of a connected socket; all None where the transport knows none.
+
+    `command` is left empty, since /proc is slow: see `command_of`.  Raises OSError if the kernel
+    does not answer.
+    """
+    pid, uid, gid = _ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid == _NO_ID:
+        return _NOBODY
+    groups = _groups_of(sock)
+    no_uid, no_gid = _overflow("uid"), _overflow("gid")
+    gids: tuple[int, ...] | None = None
+    if groups is not None:
+        known = {gid, *groups}
+        known.discard(no_gid)
+        gids = tuple(sorted(known))
+    return Identity(
+        None if uid == no_uid else uid,
+        None if gid == no_gid else gid,
+        pid or None,  # 0: a process outside of our pid namespace
+        gids,
+        _label_of(sock),
+    )
+
+
+def _groups_of(sock: socket.socket) -> tuple[int, ...] | None:
+    """The supplementary groups of the peer; None if the kernel, or Python, cannot tell."""
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _MAX_OPTION)
+    except OSError as error:
+        # More than 256 groups do not fit into the longest option that Python asks for.
+        if error.errno in (errno.ENOPROTOOPT, errno.ERANGE):
+            return None
+        raise
+    return struct.unpack(f"={len(data) // 4}I", data)
+
+
+def _label_of(sock: socket.socket) -> bytes | None:
+    """The label that a security module gave the peer, without trailing NULs; None if none did."""
+    try:
+        label = sock.getsockopt(socket.SOL_SOCKET, SO_PEERSEC, _MAX_OPTION)
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.ERANGE):
+            return None
+        raise
+    return label.rstrip(b"\0") or None
+
+
+@cache  # the maps of a user namespace are written once, before anything runs in it
+def _overflow(kind: Literal["uid", "gid"]) -> int | None:
+    """The number that stands for every id without one in our user namespace; None if all have one.
+
+    It is also the number of `nobody`, who cannot be told from them where the map has gaps.
+    """
+    try:
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            mapped = sum(int(line.split()[2]) for line in file)
+        if mapped >= _ALL_IDS:
+            return None
+        with open(f"/proc/sys/kernel/overflow{kind}", encoding="ascii") as file:
+            return int(file.read())
+    except FileNotFoundError:  # no /proc: take the careful side
+        return _OVERFLOW
+
+
+def command_of(pid: int) -> str:
+    """The command line of `pid`, as dbus-daemon writes it into log lines and errors: `comm="..."`.
+
+    At most 50 bytes, one space for each NUL (so that a short one ends in a space), "?" for
+    what does not print.  Empty if there is no such process any more.
+    """
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            data = file.read(MAX_COMMAND)
+    except OSError:
+        return ""
+    return data.translate(_PRINTABLE).decode("ascii")
