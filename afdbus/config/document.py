@@ -1,0 +1,110 @@
+"""A file as a tree of elements: the only place where lxml is used.
+
+The reader of dbus-daemon is expat without namespaces, external entities or parameter entities,
+told that everything is UTF-8.  `doctype` brings the head of the file into a form that libxml2
+reads with the same result and without looking outside; here the rest is made equal.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import cast
+
+from lxml import etree
+
+from afdbus.config.doctype import plain
+from afdbus.config.model import MissingFile
+from afdbus.errors import ConfigError
+
+MAX_FILE = 1024 * 1024  # dbus-daemon's limit
+
+
+class Element:
+    """An element: its name, attributes, children, the text directly inside, and its line."""
+
+    __slots__ = ("attributes", "children", "line", "name", "text")
+
+    def __init__(
+        self,
+        name: str,
+        attributes: dict[str, str],
+        text: str,
+        children: list[Element],
+        line: int,
+    ) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.text = text
+        self.children = children
+        self.line = line
+
+
+def read(path: str) -> Element:
+    """The root element of a file.
+
+    Raises `MissingFile` if there is none, `ConfigError` if it cannot be read or is no XML.
+    """
+    try:
+        data = _content(path)
+    except FileNotFoundError as error:
+        raise MissingFile(f'Failed to open "{path}": {error.strerror}', path) from None
+    except OSError as error:
+        raise ConfigError(f'Failed to open "{path}": {error.strerror}', path) from None
+    return parse(data, path)
+
+
+def _content(path: str) -> bytes:
+    # Opened once and judged by what was opened; NONBLOCK, since a FIFO would keep us waiting.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f'"{path}" is not a regular file', path)
+        if status.st_size > MAX_FILE:
+            raise ConfigError(f'File size {status.st_size} of "{path}" is too large.', path)
+        return file.read(MAX_FILE)
+
+
+def parse(data: bytes, path: str) -> Element:
+    """The root element of `data`, which came from `path` (for errors). Raises `ConfigError`."""
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        attribute_defaults=True,
+        load_dtd=False,
+        no_network=True,
+        resolve_entities=True,  # only internal ones are left; libxml2 refuses amplification
+        remove_comments=True,
+        remove_pis=True,
+        huge_tree=False,
+    )
+    try:
+        text = plain(data, path)
+        root = etree.fromstring(text.encode(), parser)
+    except etree.XMLSyntaxError as error:
+        raise ConfigError(
+            f"Error in file {path}: {error.msg.strip()}", path, error.lineno
+        ) from None
+    namespaces = "xmlns" in text or "<!ENTITY" in text  # an entity can hide the word
+    return _element(root, path, namespaces)
+
+
+def _element(node: etree._Element, path: str, namespaces: bool) -> Element:
+    line = cast("int | None", node.sourceline) or 0
+    # For expat without namespaces these are attributes, and no element has any such.
+    if namespaces and node.nsmap:
+        prefix = next(iter(node.nsmap))
+        name = "xmlns" if prefix is None else f"xmlns:{prefix}"
+        raise ConfigError(
+            f'Attribute "{name}" is invalid on <{etree.QName(node).localname}> element', path, line
+        )
+    text = node.text or ""
+    children = []
+    for child in node:
+        text += child.tail or ""
+        children.append(_element(child, path, namespaces))
+    attributes = {
+        str(key).replace("{http://www.w3.org/XML/1998/namespace}", "xml:"): str(value)
+        for key, value in node.attrib.items()
+    }
+    return Element(node.tag, attributes, text, children, line)

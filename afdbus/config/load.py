@@ -1,0 +1,168 @@
+"""A configuration file with everything it includes becomes a `Config`.
+
+Each file is read into a draft of its own (see `draft`).  Includes are followed where they stand:
+their rules, and the values they override, take that place in the reading order.
+"""
+
+from __future__ import annotations
+
+import os
+
+from afdbus.config.document import Element, read
+from afdbus.config.draft import Draft
+from afdbus.config.elements import add_element, wants_text
+from afdbus.config.model import Config, MissingFile
+from afdbus.config.paths import beside
+from afdbus.config.place import Place, check_attributes, no_children, no_text
+from afdbus.config.policies import add_policy
+from afdbus.config.users import UserDatabase
+from afdbus.errors import ConfigError
+from afdbus.limits import Limits
+from afdbus.policy.ruleset import Buckets, Ruleset
+
+# dbus-daemon has no such limit and goes on until a path is too long or its stack is.
+MAX_DEPTH = 64
+
+
+def load(path: str) -> Config:
+    """The configuration in the file `path`.
+
+    Raises `ConfigError`, which names file, line and the offending text (`MissingFile` if a file
+    is not there).  What is skipped is told in `Config.warnings`.
+    """
+    reader = _Reader()
+    draft = reader.file(path, Limits())
+    if not draft.listen:
+        raise ConfigError(
+            "Configuration file needs one or more <listen> elements giving addresses", path
+        )
+    directories = [*draft.directories, *(d.path for d in draft.servicedirs.values() if d.watched)]
+    return Config(
+        type=draft.type,
+        user=draft.user,
+        fork=draft.fork,
+        keep_umask=draft.keep_umask,
+        syslog=draft.syslog,
+        pidfile=draft.pidfile,
+        listen=tuple(draft.listen),
+        auth=tuple(draft.auth),
+        allow_anonymous=draft.allow_anonymous,
+        limits=draft.limits,
+        ruleset=Ruleset(
+            Buckets(
+                default=draft.default,
+                groups=draft.groups,
+                users=draft.users,
+                at_console=draft.at_console,
+                not_at_console=draft.not_at_console,
+                mandatory=draft.mandatory,
+            ),
+            reader.users,
+        ),
+        servicedirs=tuple(draft.servicedirs.values()),
+        servicehelper=draft.servicehelper,
+        apparmor=draft.apparmor or "enabled",
+        selinux=tuple(draft.selinux.items()),
+        warnings=tuple(reader.warnings),
+        files=tuple(draft.files),
+        directories=tuple(dict.fromkeys(directories)),
+    )
+
+
+class _Reader:
+    """What the files of one configuration share: users, warnings, and who includes whom."""
+
+    def __init__(self) -> None:
+        self.users = UserDatabase()
+        self.warnings: list[str] = []
+        self._including: list[str] = []  # paths as spelled, the innermost last
+        self._open: list[tuple[int, int, str]] = []  # their devices, inodes and real folders
+
+    def file(self, path: str, limits: Limits) -> Draft:
+        """What a file says, where `limits` hold so far."""
+        root = read(path)
+        place = Place(path, root.line, self.warnings)
+        if root.name != "busconfig":
+            raise place.error(f"Unknown element <{root.name}> at root of configuration file")
+        check_attributes(root, (), place)
+        no_text(root, place)
+        draft = Draft(limits)
+        draft.files.append(path)
+        for element in root.children:
+            if element.name == "policy":
+                add_policy(draft, element, self.users, place)
+            elif element.name == "include":
+                self._include(draft, element, place.at(element))
+            elif element.name == "includedir":
+                self._includedir(draft, element, place.at(element))
+            else:
+                add_element(draft, element, place.at(element))
+        return draft
+
+    def _include(self, draft: Draft, element: Element, place: Place) -> None:
+        attributes = ("ignore_missing", "if_selinux_enabled", "selinux_root_relative")
+        check_attributes(element, attributes, place)
+        no_children(element, place)
+        wants_text(element, place)
+        wishes = []
+        for name in attributes:
+            value = element.attributes.get(name, "no")
+            if value not in ("yes", "no"):
+                raise place.error(f'{name} attribute must have value "yes" or "no", not "{value}"')
+            wishes.append(value == "yes")
+        ignore_missing, if_selinux, selinux_relative = wishes
+        if if_selinux:  # there is no SELinux mediation here, so it is not enabled
+            return
+        if selinux_relative:
+            raise place.error("Could not determine SELinux policy root for relative inclusion")
+        path = beside(place.file, element.text)
+        try:
+            draft.absorb(self._included(path, draft, place))
+        except MissingFile as error:
+            if not ignore_missing:
+                raise MissingFile(error.text, place.file, place.line) from None
+            if error.file != path:  # the file is there, but one that it includes is not
+                place.warn(f"'{path}' skipped: {error}")
+
+    def _includedir(self, draft: Draft, element: Element, place: Place) -> None:
+        check_attributes(element, (), place)
+        no_children(element, place)
+        wants_text(element, place)
+        directory = beside(place.file, element.text)
+        try:
+            names = os.listdir(directory)  # in readdir order, as dbus-daemon takes them
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise place.error(f'Failed to open directory "{directory}": {error}') from None
+        for name in names:
+            if not name.endswith(".conf"):
+                continue
+            path = os.path.join(directory, name)
+            try:
+                draft.absorb(self._included(path, draft, place))
+            except ConfigError as error:
+                if not isinstance(error, MissingFile) or error.file != path:
+                    self.warnings.append(f"Encountered error '{error}' while parsing '{path}'")
+        draft.directories.append(directory)
+
+    def _included(self, path: str, draft: Draft, place: Place) -> Draft:
+        """What an included file says. Raises `ConfigError` if it includes itself."""
+        # dbus-daemon compares the spelling only; `./x.conf` in x.conf goes on until the path is
+        # too long.  A file met three times in the same folder will never end, so that is enough.
+        if path in self._including:
+            raise place.error(f"Circular inclusion of file '{path}'")
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return self.file(path, draft.limits)  # which says what is wrong
+        identity = (status.st_dev, status.st_ino, os.path.realpath(os.path.dirname(path)))
+        if self._open.count(identity) >= 2 or len(self._open) >= MAX_DEPTH:
+            raise place.error(f"Circular inclusion of file '{path}', or nested too deeply")
+        self._including.append(path)
+        self._open.append(identity)
+        try:
+            return self.file(path, draft.limits)
+        finally:
+            self._including.pop()
+            self._open.pop()

@@ -1,0 +1,272 @@
+"""Decisions: of all the rules that fit a question, the last one counts (dbus-daemon(1), "policy").
+
+`applies` is the language itself, one condition after the other.  The two indexes only save asking
+rules that cannot fit: rules are filed by the other party's name and by interface, each file with
+the latest rule first, so that among hundreds of rules a decision looks at a handful.  A test
+compares them with reading all rules in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from afdbus.policy.rules import MAX_RULE_FDS, SIGNAL, MessageRule, OwnRule, Rule
+
+DRIVER = "org.freedesktop.DBus"
+
+
+class Question(NamedTuple):
+    """One message on its way to one receiver.
+
+    The header fields are as they are in the message, None where absent.  `reply`: it has a
+    REPLY_SERIAL (whatever its type); `requested`: it answers an open call.  `fds`: how many
+    descriptors it carries.  `receiver`: all names that the receiving peer owns or waits for, its
+    unique name included (a set or dict, since it is searched); None for the driver and for a
+    peer that is still to be started, which go by `destination`.  `sender`: the same for the
+    sending peer, None for the driver.  `eavesdropping`: the message is addressed to another.
+    """
+
+    type: int
+    path: str | None = None
+    interface: str | None = None
+    member: str | None = None
+    error_name: str | None = None
+    destination: str | None = None
+    reply: bool = False
+    requested: bool = False
+    fds: int = 0
+    receiver: Collection[str] | None = None
+    sender: Collection[str] | None = None
+    eavesdropping: bool = False
+
+
+class Verdict(NamedTuple):
+    """What was decided, by which rule (None: no rule fitted, which denies).
+
+    `matched`: how many rules fitted; counted for denials only, whose error text tells it.
+    `log`: the deciding rule has log="true".
+    """
+
+    allowed: bool
+    matched: int = 0
+    rule: Rule | None = None
+    log: bool = False
+
+
+def prefixes(name: str) -> Iterator[str]:
+    """All prefixes that fit `name` word by word: of a.b.c these are a, a.b and a.b.c itself."""
+    dot = name.find(".")
+    while dot >= 0:
+        yield name[:dot]
+        dot = name.find(".", dot + 1)
+    yield name
+
+
+def applies(rule: MessageRule, question: Question) -> bool:
+    """Whether the rule fits the question."""
+    return _interface_fits(rule, question) and _name_fits(rule, question) and _fits(rule, question)
+
+
+def _interface_fits(rule: MessageRule, question: Question) -> bool:
+    # An absent interface fits no allow rule but every deny rule; path, member and error differ.
+    if rule.interface is None:
+        return True
+    if question.interface is None:
+        return not rule.allow
+    return rule.interface == question.interface
+
+
+def _name_fits(rule: MessageRule, question: Question) -> bool:
+    if rule.name is None:
+        return True
+    names, text = _party(rule.receiving, question)
+    if names is None:
+        names = () if text is None else (text,)
+    if rule.prefix:
+        return any(rule.name == prefix for name in names for prefix in prefixes(name))
+    return rule.name in names
+
+
+def _party(receiving: bool, question: Question) -> tuple[Collection[str] | None, str | None]:
+    if receiving:
+        return question.sender, DRIVER
+    return question.receiver, question.destination
+
+
+def _fits(rule: MessageRule, question: Question) -> bool:
+    """All conditions but interface and the other party's name, which the index has looked at."""
+    if rule.type and rule.type != question.type:
+        return False
+    if rule.receiving and rule.eavesdrop != question.eavesdropping:
+        # allow: true means "overheard, too"; deny: true means "only when overheard".
+        if rule.allow:
+            if question.eavesdropping:
+                return False
+        elif rule.eavesdrop:
+            return False
+    if question.reply:
+        # allow: true means "only when requested"; deny: false means "only when not requested".
+        if question.requested:
+            if not rule.allow and not rule.requested_reply:
+                return False
+        elif rule.allow and rule.requested_reply and not rule.eavesdrop:
+            return False
+    # An absent path, member or error name fits.
+    if rule.path is not None and question.path is not None and rule.path != question.path:
+        return False
+    if rule.member is not None and question.member is not None and rule.member != question.member:
+        return False
+    if (
+        rule.error is not None
+        and question.error_name is not None
+        and rule.error != question.error_name
+    ):
+        return False
+    if rule.broadcast is not None and rule.broadcast != (
+        question.destination is None and question.type == SIGNAL
+    ):
+        return False
+    return (
+        rule.min_fds == 0 and rule.max_fds == MAX_RULE_FDS
+    ) or rule.min_fds <= question.fds <= rule.max_fds
+
+
+# A rule's place in the order, the rule, and the verdict if it decides to allow.
+_Entry = tuple[int, MessageRule, Verdict]
+
+
+class _File:
+    """Rules about the same other party, by interface; each list with the latest first."""
+
+    __slots__ = ("by_interface", "denials", "plain")
+
+    def __init__(self) -> None:
+        self.plain: list[_Entry] = []
+        self.by_interface: dict[str, list[_Entry]] = {}
+        self.denials: list[_Entry] = []  # those with an interface: a message without one fits
+
+    def add(self, entry: _Entry) -> None:
+        rule = entry[1]
+        if rule.interface is None:
+            self.plain.append(entry)
+            return
+        self.by_interface.setdefault(rule.interface, []).append(entry)
+        if not rule.allow:
+            self.denials.append(entry)
+
+
+class MessageIndex:
+    """The send rules, or the receive rules, of a peer."""
+
+    __slots__ = ("_any", "_by_name", "_by_prefix", "_receiving", "_rules")
+
+    def __init__(self, rules: Sequence[MessageRule], receiving: bool) -> None:
+        """`rules` in their order, the last one the strongest."""
+        self._receiving = receiving
+        self._rules = list(rules)
+        for place in range(len(self._rules) - 1, -1, -1):
+            if self._rules[place].resets:
+                del self._rules[:place]
+                break
+        self._any = _File()
+        self._by_name: dict[str, _File] = {}
+        self._by_prefix: dict[str, _File] = {}
+        for place in range(len(self._rules) - 1, -1, -1):
+            rule = self._rules[place]
+            if rule.name is None:
+                file = self._any
+            else:
+                files = self._by_prefix if rule.prefix else self._by_name
+                file = files.setdefault(rule.name, _File())
+            file.add((place, rule, Verdict(True, 0, rule, rule.log)))
+
+    def decide(self, question: Question) -> Verdict:
+        best = self._latest(self._any, question, None)
+        for file in self._files(question):
+            best = self._latest(file, question, best)
+        if best is None:
+            return Verdict(False)
+        if best[1].allow:
+            return best[2]
+        matched = sum(applies(rule, question) for rule in self._rules)
+        return Verdict(False, matched, best[1], best[1].log)
+
+    def _files(self, question: Question) -> list[_File]:
+        names, text = _party(self._receiving, question)
+        if names is None:
+            if text is None:
+                return []
+            names = (text,)
+        by_name = self._by_name
+        if len(names) <= len(by_name):
+            files = [by_name[name] for name in names if name in by_name]
+        else:
+            files = [file for name, file in by_name.items() if name in names]
+        if self._by_prefix:
+            found = {prefix for name in names for prefix in prefixes(name)}
+            files += [self._by_prefix[prefix] for prefix in found if prefix in self._by_prefix]
+        return files
+
+    @staticmethod
+    def _latest(file: _File, question: Question, best: _Entry | None) -> _Entry | None:
+        """The latest rule of `file` that fits, or `best` if that is later still."""
+        if question.interface is None:
+            others = file.denials
+        else:
+            others = file.by_interface.get(question.interface, _NONE)
+        for entries in (file.plain, others):
+            for entry in entries:
+                if best is not None and entry[0] < best[0]:
+                    break
+                if _fits(entry[1], question):
+                    best = entry
+                    break
+        return best
+
+
+_NONE: list[_Entry] = []
+
+
+class OwnIndex:
+    """The own rules of a peer: the last one for each name, each prefix, and for any name."""
+
+    __slots__ = ("_any", "_by_name", "_by_prefix", "_rules")
+
+    def __init__(self, rules: Sequence[OwnRule]) -> None:
+        self._rules: list[OwnRule] = []
+        self._any: int | None = None
+        self._by_name: dict[str, int] = {}
+        self._by_prefix: dict[str, int] = {}
+        for rule in rules:
+            if rule.resets:
+                self._rules.clear()
+                self._by_name.clear()
+                self._by_prefix.clear()
+            place = len(self._rules)
+            self._rules.append(rule)
+            if rule.name is None:
+                self._any = place
+            elif rule.prefix:
+                self._by_prefix[rule.name] = place
+            else:
+                self._by_name[rule.name] = place
+
+    def decide(self, name: str) -> Verdict:
+        places = [] if self._any is None else [self._any]
+        if name in self._by_name:
+            places.append(self._by_name[name])
+        if self._by_prefix:
+            places += [self._by_prefix[p] for p in prefixes(name) if p in self._by_prefix]
+        if not places:
+            return Verdict(False)
+        rule = self._rules[max(places)]
+        if rule.allow:
+            return Verdict(True, 0, rule)
+        return Verdict(False, sum(self._covers(rule, name) for rule in self._rules), rule)
+
+    @staticmethod
+    def _covers(rule: OwnRule, name: str) -> bool:
+        if rule.name is None:
+            return True
+        return rule.name in prefixes(name) if rule.prefix else rule.name == name

@@ -1,0 +1,123 @@
+"""Whose rules count: the buckets of a configuration and the policy of one peer.
+
+dbus-daemon(1): all default policies, then those of the peer's groups, of its user, those for
+users at or not at the console, and the mandatory ones; inside a bucket the order of reading.
+Where the manual leaves the order of groups open, dbus-daemon takes them by ascending number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from afdbus.identity import Identity
+from afdbus.policy.decide import MessageIndex, OwnIndex, Question, Verdict
+from afdbus.policy.rules import ConnectRule, MessageRule, OwnRule, Rule
+
+
+class Users(Protocol):
+    """What the policy must know of the system's users."""
+
+    def groups_of(self, uid: int) -> Sequence[int] | None:
+        """The groups of a user by the user database; None when there is no such user."""
+
+    def at_console(self, uid: int) -> bool:
+        """Whether the user sits at the machine."""
+
+
+_NO_ONE: Mapping[int, Sequence[Rule]] = MappingProxyType({})
+
+
+class Buckets(NamedTuple):
+    """The rules of a configuration, each list in the order of reading."""
+
+    default: Sequence[Rule] = ()
+    groups: Mapping[int, Sequence[Rule]] = _NO_ONE
+    users: Mapping[int, Sequence[Rule]] = _NO_ONE
+    at_console: Sequence[Rule] = ()
+    not_at_console: Sequence[Rule] = ()
+    mandatory: Sequence[Rule] = ()
+
+
+class PeerPolicy:
+    """The rules that hold for one peer (or for all that are alike to the rules)."""
+
+    __slots__ = ("_own", "_receive", "_send")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        """`rules` in their order, the last one the strongest; connect rules are passed over."""
+        self._own = OwnIndex([rule for rule in rules if isinstance(rule, OwnRule)])
+        messages = [rule for rule in rules if isinstance(rule, MessageRule)]
+        self._send = MessageIndex([rule for rule in messages if not rule.receiving], False)
+        self._receive = MessageIndex([rule for rule in messages if rule.receiving], True)
+
+    def may_own(self, name: str) -> Verdict:
+        return self._own.decide(name)
+
+    def may_send(self, question: Question) -> Verdict:
+        return self._send.decide(question)
+
+    def may_receive(self, question: Question) -> Verdict:
+        return self._receive.decide(question)
+
+
+class Ruleset:
+    """All the rules of a bus. Immutable but for a memo of the peers' policies."""
+
+    __slots__ = ("_memo", "_users", "buckets")
+
+    def __init__(self, buckets: Buckets, users: Users) -> None:
+        self.buckets = buckets
+        self._users = users
+        # At most one entry for each combination of buckets, however many peers there are.
+        self._memo: dict[tuple[object, ...], PeerPolicy] = {}
+
+    def may_connect(self, identity: Identity, own_uid: int) -> Verdict:
+        """Whether this user may connect to a bus that runs as `own_uid`.
+
+        Groups are those of the user database, not the process's, and a user that the database
+        does not know is refused whatever the rules say: so does dbus-daemon.  Whoever comes
+        without a uid is not a question for the rules (see `<allow_anonymous>`) and is refused.
+        """
+        if identity.uid is None:
+            return Verdict(False)
+        groups = self._users.groups_of(identity.uid)
+        if groups is None:
+            return Verdict(False)
+        verdict = Verdict(identity.uid == own_uid)
+        for rule in (*self.buckets.default, *self.buckets.mandatory):
+            if not isinstance(rule, ConnectRule):
+                continue
+            if rule.number is not None:
+                if rule.group:
+                    if rule.number not in groups:
+                        continue
+                elif rule.number != identity.uid:
+                    continue
+            verdict = Verdict(rule.allow, verdict.matched + 1, rule)
+        return verdict
+
+    def for_peer(self, identity: Identity) -> PeerPolicy:
+        """The policy of a peer, by its uid and its process's groups."""
+        buckets = self.buckets
+        uid, gids = identity.uid, identity.gids
+        if gids is None:  # no SO_PEERGROUPS: the user database has to do
+            gids = () if uid is None else tuple(self._users.groups_of(uid) or ())
+        groups = tuple(sorted({gid for gid in gids if gid in buckets.groups}))
+        user = uid if uid in buckets.users else None
+        console: bool | None = None
+        if uid is not None and (buckets.at_console or buckets.not_at_console):
+            console = self._users.at_console(uid)
+        key = (groups, user, console)
+        policy = self._memo.get(key)
+        if policy is None:
+            rules = [*buckets.default]
+            for gid in groups:
+                rules += buckets.groups[gid]
+            if user is not None:
+                rules += buckets.users[user]
+            if console is not None:
+                rules += buckets.at_console if console else buckets.not_at_console
+            policy = self._memo[key] = PeerPolicy([*rules, *buckets.mandatory])
+        return policy
