@@ -1,0 +1,213 @@
+"""Whether and to whom: the layered form of what the road does fast.
+
+Misses, odd frames, the driver and held messages come through here.  In each function come first all
+questions, then all deeds, without a pause between: a message reaches all its receivers or none, and
+a refusal leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus import message as messages
+from afdbus.bus.judge import FULL, complaint, is_full, judge
+from afdbus.bus.replies import check
+from afdbus.errors import NOT_SUPPORTED, BusError
+from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED
+from afdbus.wire.message import BUS_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from afdbus.bus.bus import Bus
+    from afdbus.bus.match import MatchRule
+    from afdbus.bus.matchindex import Cell, MatchIndex
+    from afdbus.bus.message import Message
+    from afdbus.bus.peer import Peer
+
+
+def push(message: Message, receiver: Peer) -> None:
+    """Append the message to the receiver's outbox."""
+    box = receiver.outbox
+    for piece in message.pieces():
+        box.push(piece)
+    if box.blocked:
+        box.charge(len(message), message.sender)
+
+
+def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
+    """Deliver an addressed message and its overheard copies; raises BusError, the refusal."""
+    header = message.header
+    sender = message.sender
+    assert sender is not None
+    slot = (header.reply_serial, sender)
+    asked = header.reply_serial != 0 and slot in receiver.calls
+    refuse(bus, message, receiver, receiver, asked)
+    expects = header.type == METHOD_CALL and not header.flags & NO_REPLY_EXPECTED
+    if expects:
+        check(sender, receiver, message.serial)
+    if header.unix_fds and not receiver.can_fds:
+        raise BusError(
+            NOT_SUPPORTED,
+            "Tried to send message with Unix file descriptors"
+            "to a client that doesn't support that.",
+        )
+    overheard = overhearers(bus, message, receiver)
+    if asked:
+        del receiver.calls[slot]
+    if expects:
+        bus.replies.expect(sender, receiver, message.serial)
+    push(message, receiver)
+    for peer in overheard:
+        push(message, peer)
+
+
+def refuse(
+    bus: Bus, message: Message, receiver: Peer | None, addressed: Peer | None, requested: bool
+) -> None:
+    """Raise BusError, and log, if `message` may not go to `receiver`."""
+    denial = judge(message, receiver, addressed, requested)
+    if denial is None:
+        return
+    text = complaint(denial, message, receiver, requested)
+    rule = denial.verdict.rule if denial.verdict is not None else None
+    bus.journal.security(f"{text} [{rule.file}:{rule.line}]" if rule is not None else text)
+    raise BusError(denial.error, text)
+
+
+def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[Peer]]:
+    """Deliver a signal without destination to all who want and may have it.
+
+    Returns what a plan is made of: the cells of rules that fit but for their arguments, the peers
+    that get every such signal, and those among them whom only policy kept from getting it.
+    """
+    cells = bus.rules.cells(message.header, primary_names(bus, message.sender))
+    always = list(dict.fromkeys(peer for rule, peer in plain(cells) if fits(bus, message, rule)))
+    allowed = [peer for peer in always if may_have(bus, message, peer, None)]
+    known = set(always)
+    receivers = [peer for peer in allowed if has_room(bus, message, peer)]
+    for peer in by_arguments(bus, message, cells):
+        if peer not in known:
+            known.add(peer)
+            if may_have(bus, message, peer, None) and has_room(bus, message, peer):
+                receivers.append(peer)
+    for peer in receivers:
+        push(message, peer)
+    with_arguments = [cell for cell in cells if cell.has_arguments()]
+    return with_arguments, allowed, [peer for peer in always if peer not in set(allowed)]
+
+
+def overhearers(bus: Bus, message: Message, addressed: Peer | None) -> list[Peer]:
+    """Who has a rule to eavesdrop on an addressed message, and may."""
+    if not bus.eavesdropping:
+        return []
+    found = matching(bus, bus.eavesdropping, message, addressed)
+    return [
+        peer
+        for peer in found
+        if peer is not addressed
+        and may_have(bus, message, peer, addressed)
+        and has_room(bus, message, peer)
+    ]
+
+
+def capture(bus: Bus, message: Message, addressed: Peer | None) -> None:
+    """Show a message to the monitors, before anything else is done with it."""
+    if not bus.monitors:
+        return
+    for peer in matching(bus, bus.monitor_rules, message, addressed):
+        if message.header.unix_fds and not peer.can_fds:
+            continue
+        if has_room(bus, message, peer):
+            push(message, peer)
+
+
+def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
+    """Send a message of the driver to one peer; dropped in silence if it may not have it."""
+    capture(bus, message, receiver)
+    denial = judge(message, receiver, receiver, message.header.reply_serial != 0)
+    if denial is None:
+        push(message, receiver)
+    elif denial.complaint is FULL:
+        bus.drop(receiver)
+
+
+def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> None:
+    """Answer a peer's message with an error of the driver."""
+    to = receiver.name or messages.NOT_ACTIVE
+    serial = receiver.next_serial()
+    send_own(bus, messages.own_error(serial, to, reply_serial, error.name, error.text), receiver)
+
+
+def broadcast_own(bus: Bus, interface: str, member: str, signature: str, body: bytes) -> None:
+    """Broadcast a signal of the driver."""
+    message = messages.own_signal(bus.next_serial(), None, interface, member, signature, body)
+    capture(bus, message, None)
+    broadcast(bus, message)
+
+
+def primary_names(bus: Bus, sender: Peer | None) -> list[str]:
+    """The names by which `sender=` in a match rule finds a peer: those it is the owner of."""
+    if sender is None:
+        return [BUS_NAME]
+    owners = bus.names.owners
+    return [sender.name, *(name for name in sender.names if owners.get(name) is sender)]
+
+
+def plain(cells: list[Cell]) -> Iterator[tuple[MatchRule, Peer]]:
+    """The entries that look at no argument."""
+    for cell in cells:
+        yield from cell.plain or ()
+
+
+def fits(bus: Bus, message: Message, rule: MatchRule, addressed: Peer | None = None) -> bool:
+    """What the index has not looked at: type, path_namespace, destination."""
+    header = message.header
+    if rule.type and rule.type != header.type:
+        return False
+    if rule.destination is not None:
+        if header.destination is None:
+            return False
+        if addressed is None:
+            if rule.destination != header.destination:
+                return False
+        elif bus.names.owners.get(rule.destination) is not addressed:
+            return False
+    return rule.path_matches(header.path)
+
+
+def by_arguments(
+    bus: Bus, message: Message, cells: list[Cell], addressed: Peer | None = None
+) -> Iterator[Peer]:
+    """The peers whose rules in `cells` fit the arguments of the message."""
+    for cell in cells:
+        if cell.has_arguments():
+            for rule, peer in cell.with_arguments(message.arguments(cell.highest)):
+                if fits(bus, message, rule, addressed):
+                    yield peer
+
+
+def matching(
+    bus: Bus, index: MatchIndex, message: Message, addressed: Peer | None
+) -> list[Peer]:
+    """All peers with a rule in `index` that fits, once each."""
+    cells = index.cells(message.header, primary_names(bus, message.sender))
+    found = {p: None for rule, p in plain(cells) if fits(bus, message, rule, addressed)}
+    found.update(dict.fromkeys(by_arguments(bus, message, cells, addressed)))
+    return list(found)
+
+
+def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> bool:
+    """Whether policy and the peer's abilities allow it a copy; room is another question."""
+    if message.header.unix_fds and not peer.can_fds:
+        return False
+    denial = judge(message, peer, addressed, False)
+    return denial is None or denial.complaint is FULL
+
+
+def has_room(bus: Bus, message: Message, peer: Peer) -> bool:
+    """Whether the peer's queue takes one more; if not, the drop is counted."""
+    if is_full(peer):
+        bus.drop(peer)
+        return False
+    return True

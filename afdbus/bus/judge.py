@@ -1,0 +1,111 @@
+"""May this message go from here to there?  Questions only: nothing is changed by asking.
+
+The order of the checks is that of dbus-daemon's bus_context_check_security_policy: the sender's
+rules, the receiver's rules, room in the receiver's queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from afdbus.errors import ACCESS_DENIED, LIMITS_EXCEEDED, BusError
+from afdbus.policy.decide import Question
+from afdbus.wire.header import SIGNAL, TYPE_NAMES
+from afdbus.wire.message import BUS_NAME
+
+if TYPE_CHECKING:
+    from afdbus.bus.message import Message
+    from afdbus.bus.peer import Peer
+    from afdbus.policy.decide import Verdict
+
+FULL = "Rejected: destination has a full message queue"
+
+
+class Denial(NamedTuple):
+    """Why a message does not go to a receiver."""
+
+    error: str
+    complaint: str
+    verdict: Verdict | None
+
+
+def question(
+    message: Message, receiver: Peer | None, requested: bool, eavesdropping: bool
+) -> Question:
+    """The question that policy answers about `message` on its way to `receiver` (None: the bus)."""
+    header = message.header
+    sender = message.sender
+    return Question(
+        header.type,
+        header.path,
+        header.interface,
+        header.member,
+        header.error_name,
+        header.destination,
+        header.reply_serial != 0,
+        requested,
+        header.unix_fds,
+        None if receiver is None else receiver.all_names(),
+        None if sender is None else sender.all_names(),
+        eavesdropping,
+    )
+
+
+def judge(
+    message: Message, receiver: Peer | None, addressed: Peer | None, requested: bool
+) -> Denial | None:
+    """Whether `message` may go to `receiver` (None: the driver), which need not be `addressed`.
+
+    `requested` says that it answers an open call.  Raises BusError for a message of a type unknown
+    to the specification, which no policy can allow.
+    """
+    header = message.header
+    if header.type > SIGNAL:
+        raise BusError(
+            ACCESS_DENIED, "Message bus will not accept messages of unknown type\n"
+        )
+    asked = question(
+        message, receiver, requested, receiver is not addressed and header.destination is not None
+    )
+    if message.sender is not None:
+        verdict = message.sender.policy.may_send(asked)
+        if not verdict.allowed:
+            return Denial(ACCESS_DENIED, "Rejected send message", verdict)
+        if verdict.log:
+            message.logged = True
+            would = Denial(ACCESS_DENIED, "Would reject message", verdict)
+            message.sender.bus.journal.security(complaint(would, message, receiver, requested))
+    if receiver is not None and receiver.name:
+        verdict = receiver.policy.may_receive(asked)
+        if not verdict.allowed:
+            return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+    if receiver is not None and is_full(receiver):
+        return Denial(LIMITS_EXCEEDED, FULL, None)
+    return None
+
+
+def is_full(receiver: Peer) -> bool:
+    """Whether more waits for `receiver` than its limits allow; one message may exceed them."""
+    limits = receiver.bus.limits
+    box = receiver.outbox
+    return box.size > limits.max_outgoing_bytes or box.fds > limits.max_outgoing_unix_fds
+
+
+def complaint(denial: Denial, message: Message, receiver: Peer | None, requested: bool) -> str:
+    """The text of a denial, as dbus-daemon words it."""
+    header = message.header
+    sender = message.sender
+    describe = (receiver or sender or message).bus.host.describe  # type: ignore[union-attr]
+    if sender is None:
+        who, whose = "(unset)", "(bus)"
+    else:
+        who, whose = sender.name, describe(sender.identity)
+    whom = "bus" if receiver is None else describe(receiver.identity)
+    matched = 0 if denial.verdict is None else denial.verdict.matched
+    return (
+        f"{denial.complaint}, {matched} matched rules; "
+        f'type="{TYPE_NAMES[header.type]}", sender="{who}" ({whose}) '
+        f'interface="{header.interface or "(unset)"}" member="{header.member or "(unset)"}" '
+        f'error name="{header.error_name or "(unset)"}" requested_reply="{int(requested)}" '
+        f'destination="{header.destination or BUS_NAME}" ({whom})'
+    )

@@ -1,0 +1,157 @@
+"""Finds the match rules that a message may fit, without asking all of them.
+
+Each rule lies in one cell, by those of interface, member, path and sender that it names.  A message
+looks into the cells of every combination in use (at most sixteen, usually four).  Within a cell,
+rules with an argN lie by the value of their lowest argument, so that ten thousand rules that differ
+in arg0 cost one look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from afdbus.bus.match import EXACT, MatchRule
+
+if TYPE_CHECKING:
+    from afdbus.bus.peer import Peer
+    from afdbus.wire.header import Header
+
+Entry = tuple[MatchRule, "Peer"]
+Entries = dict[Entry, None]
+Key = tuple[str | None, str | None, str | None, str | None]
+
+
+class Cell:
+    """The rules with the same interface, member, path and sender.
+
+    Entries are keys of dictionaries: kept in order, found and dropped at once, however many one
+    client adds (P9).
+    """
+
+    __slots__ = ("arguments", "highest", "others", "plain")
+
+    def __init__(self) -> None:
+        # Without arguments; by (argument index, value); with argNpath or arg0namespace alone.
+        self.plain: Entries | None = None
+        self.arguments: dict[int, dict[str, Entries]] | None = None
+        self.others: Entries | None = None
+        # How many of a message's arguments the rules here look at, at the most.
+        self.highest = 0
+
+    def add(self, entry: Entry) -> None:
+        arguments = entry[0].arguments
+        if not arguments:
+            if self.plain is None:
+                self.plain = {}
+            self.plain[entry] = None
+            return
+        self.highest = max(self.highest, arguments[-1][0] + 1)
+        for index, kind, value in arguments:
+            if kind == EXACT:
+                if self.arguments is None:
+                    self.arguments = {}
+                self.arguments.setdefault(index, {}).setdefault(value, {})[entry] = None
+                return
+        if self.others is None:
+            self.others = {}
+        self.others[entry] = None
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry, which must be there, and what it leaves empty."""
+        arguments = entry[0].arguments
+        if not arguments:
+            assert self.plain is not None
+            del self.plain[entry]
+            self.plain = self.plain or None
+            return
+        for index, kind, value in arguments:
+            if kind == EXACT:
+                assert self.arguments is not None
+                table = self.arguments[index]
+                del table[value][entry]
+                if not table[value]:
+                    del table[value]
+                if not table:
+                    del self.arguments[index]
+                self.arguments = self.arguments or None
+                return
+        assert self.others is not None
+        del self.others[entry]
+        self.others = self.others or None
+
+    def is_empty(self) -> bool:
+        return self.plain is None and not self.has_arguments()
+
+    def has_arguments(self) -> bool:
+        return self.arguments is not None or self.others is not None
+
+    def with_arguments(self, found: list[tuple[str, str] | None]) -> Iterator[Entry]:
+        """The entries whose arguments fit the message's first arguments."""
+        for index, table in (self.arguments or {}).items():
+            argument = found[index] if index < len(found) else None
+            if argument is not None and argument[0] == "s":
+                for entry in table.get(argument[1], ()):
+                    if entry[0].arguments_match(found):
+                        yield entry
+        for entry in self.others or ():
+            if entry[0].arguments_match(found):
+                yield entry
+
+
+class MatchIndex:
+    """Rules of many peers; a peer's equal rules are one entry."""
+
+    __slots__ = ("_cells", "_combinations")
+
+    def __init__(self) -> None:
+        self._cells: dict[Key, Cell] = {}
+        # Which of (interface, member, path, sender) some rules name, and how many cells do.
+        self._combinations: dict[tuple[bool, bool, bool, bool], int] = {}
+
+    def add(self, peer: Peer, rule: MatchRule) -> None:
+        key = (rule.interface, rule.member, rule.path, rule.sender)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Cell()
+            combination = _combination(key)
+            self._combinations[combination] = self._combinations.get(combination, 0) + 1
+        cell.add((rule, peer))
+
+    def remove(self, peer: Peer, rule: MatchRule) -> None:
+        """Remove an entry, which must be there."""
+        key = (rule.interface, rule.member, rule.path, rule.sender)
+        cell = self._cells[key]
+        cell.remove((rule, peer))
+        if cell.is_empty():
+            del self._cells[key]
+            combination = _combination(key)
+            self._combinations[combination] -= 1
+            if not self._combinations[combination]:
+                del self._combinations[combination]
+
+    def __bool__(self) -> bool:
+        return bool(self._cells)
+
+    def cells(self, header: Header, senders: Iterable[str]) -> list[Cell]:
+        """The cells whose key fits a message; `senders` are the names its sender is known by."""
+        found = []
+        for interface, member, path, sender in self._combinations:
+            key = (
+                header.interface if interface else None,
+                header.member if member else None,
+                header.path if path else None,
+            )
+            # A field that is absent fits no rule that names it; None would find other cells again.
+            if (interface, member, path) != tuple(part is not None for part in key):
+                continue
+            for name in senders if sender else (None,):
+                cell = self._cells.get((*key, name))
+                if cell is not None:
+                    found.append(cell)
+        return found
+
+
+def _combination(key: Key) -> tuple[bool, bool, bool, bool]:
+    interface, member, path, sender = key
+    return interface is not None, member is not None, path is not None, sender is not None

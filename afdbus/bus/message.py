@@ -1,0 +1,124 @@
+"""A message on its way through the bus: its header judged, its true sender stamped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus.outbox import FdPiece, Piece
+from afdbus.wire import message as wire
+from afdbus.wire.decode import string_arguments
+from afdbus.wire.header import ERROR, FIXED, METHOD_RETURN, SIGNAL, Header, stamp
+
+if TYPE_CHECKING:
+    from afdbus.bus.peer import Peer
+    from afdbus.wire.fds import Fds
+
+# What an error calls its receiver before Hello, as dbus-daemon does.
+NOT_ACTIVE = ":not.active.yet"
+
+# Larger bodies travel as a piece of their own and are never copied (P7).
+SEPARATE = 16 * 1024
+
+
+class Message:
+    """Header, head (the outgoing header's bytes), body and descriptors; `sender` None: the bus.
+
+    `logged`: policy wants each such message in the log, so no plan may stand for it (P11.9).
+    """
+
+    __slots__ = ("_arguments", "_whole", "body", "fds", "head", "header", "logged", "sender", "serial")
+
+    def __init__(
+        self,
+        header: Header,
+        sender: Peer | None,
+        serial: int,
+        head: bytes,
+        body: bytes | memoryview,
+        fds: Fds | None = None,
+    ) -> None:
+        self.header = header
+        self.sender = sender
+        self.serial = serial
+        self.head = head
+        self.body = body
+        self.fds = fds
+        self.logged = False
+        self._whole: list[Piece] | None = None
+        self._arguments: list[tuple[str, str] | None] = []
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.body)
+
+    def pieces(self) -> list[Piece]:
+        """What is pushed into the outbox of one receiver, in order; all share the same bytes."""
+        if self.fds is not None:
+            self.fds.hold()
+            return [FdPiece(self.head + bytes(self.body), self.fds, self.sender)]
+        if self._whole is None:
+            if len(self.body) <= SEPARATE:
+                self._whole = [self.head + bytes(self.body)]
+            else:
+                self._whole = [self.head, self.body]
+        return self._whole
+
+    def arguments(self, count: int) -> list[tuple[str, str] | None]:
+        """The first `count` arguments: (type, text) for strings, paths and signatures, else None."""
+        if len(self._arguments) < count:
+            self._arguments = string_arguments(
+                self.header.signature, self.header.little, self.body, 0, len(self.body), count
+            )
+        return self._arguments
+
+
+def incoming(
+    header: Header, sender: Peer, frame: bytes | memoryview, head: int, fds: Fds | None
+) -> Message:
+    """The message in `frame`, whose header of `head` bytes was parsed into `header`."""
+    order = "little" if header.little else "big"
+    serial = int.from_bytes(frame[8:12], order)  # type: ignore[arg-type]
+    stamped = bytes(frame[:12]) + stamp(header, sender.name or NOT_ACTIVE)
+    return Message(header, sender, serial, stamped, frame[head:], fds)
+
+
+def _own(type_: int, data: bytes, body: bytes, signature: str) -> Message:
+    header = Header(True, type_, data[2])
+    header.sender = wire.BUS_NAME
+    header.signature = signature
+    head = len(data) - len(body)
+    serial = int.from_bytes(data[8:12], "little")
+    return Message(header, None, serial, data[:head], data[head:])
+
+
+def own_return(serial: int, to: Peer, reply_serial: int, signature: str, body: bytes) -> Message:
+    """A reply of the driver."""
+    data = wire.method_return(serial, reply_serial, to.destination, signature, body)
+    message = _own(METHOD_RETURN, data, body, signature)
+    message.header.reply_serial = reply_serial
+    message.header.destination = to.name or None
+    return message
+
+
+def own_error(serial: int, to: str | None, reply_serial: int, name: str, text: str) -> Message:
+    """An error of the driver."""
+    data = wire.error(serial, reply_serial, to, name, text)
+    header = Header(True, ERROR, data[2])
+    header.sender = wire.BUS_NAME
+    header.error_name = name
+    header.reply_serial = reply_serial
+    header.destination = to
+    header.signature = "s"
+    head = FIXED + (int.from_bytes(data[12:16], "little") + 7 & ~7)
+    return Message(header, None, serial, data[:head], data[head:])
+
+
+def own_signal(
+    serial: int, to: str | None, interface: str, member: str, signature: str, body: bytes
+) -> Message:
+    """A signal of the driver, from its object path; a broadcast where `to` is None."""
+    data = wire.signal(serial, to, wire.BUS_PATH, interface, member, signature, body)
+    message = _own(SIGNAL, data, body, signature)
+    header = message.header
+    header.path, header.interface, header.member = wire.BUS_PATH, interface, member
+    header.destination = to
+    return message

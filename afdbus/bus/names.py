@@ -1,0 +1,139 @@
+"""Who owns which name, and who waits for it (D-Bus specification, "RequestName", "ReleaseName").
+
+The registry answers with what changed and tells nobody; `ownership.py` tells the world.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from afdbus.bus.peer import Peer
+
+ALLOW_REPLACEMENT, REPLACE_EXISTING, DO_NOT_QUEUE = 1, 2, 4
+
+PRIMARY_OWNER, IN_QUEUE, EXISTS, ALREADY_OWNER = 1, 2, 3, 4
+RELEASED, NON_EXISTENT, NOT_OWNER = 1, 2, 3
+
+
+class NameChange(NamedTuple):
+    """`name` went from `old` to `new`; None is nobody."""
+
+    name: str
+    old: Peer | None
+    new: Peer | None
+
+
+class Owner:
+    """A place in a name's queue; the first place owns the name."""
+
+    __slots__ = ("allow_replacement", "do_not_queue", "peer")
+
+    def __init__(self, peer: Peer, flags: int) -> None:
+        self.peer = peer
+        self.set_flags(flags)
+
+    def set_flags(self, flags: int) -> None:
+        self.allow_replacement = bool(flags & ALLOW_REPLACEMENT)
+        self.do_not_queue = bool(flags & DO_NOT_QUEUE)
+
+
+class Names:
+    """All names of one bus.  `owners` has the primary owner of every name, unique ones too."""
+
+    __slots__ = ("owners", "peak", "queues")
+
+    def __init__(self) -> None:
+        self.owners: dict[str, Peer] = {}
+        self.queues: dict[str, list[Owner]] = {}
+        self.peak = 0
+
+    def add_unique(self, peer: Peer) -> NameChange:
+        self.owners[peer.name] = peer
+        self.peak = max(self.peak, len(self.owners))
+        return NameChange(peer.name, None, peer)
+
+    def drop_unique(self, peer: Peer) -> NameChange:
+        del self.owners[peer.name]
+        return NameChange(peer.name, peer, None)
+
+    def queue(self, name: str) -> list[Peer]:
+        """The peers that own or wait for `name`, the owner first."""
+        if name in self.queues:
+            return [owner.peer for owner in self.queues[name]]
+        owner = self.owners.get(name)
+        return [] if owner is None else [owner]
+
+    def request(self, peer: Peer, name: str, flags: int) -> tuple[int, NameChange | None]:
+        """RequestName: the reply's number, and the change of owner if there was one.
+
+        Unknown flag bits are ignored.  The order of the cases is dbus-daemon's.
+        """
+        queue = self.queues.get(name)
+        if queue is None:
+            self.queues[name] = [Owner(peer, flags)]
+            self.owners[name] = peer
+            self.peak = max(self.peak, len(self.owners))
+            peer.names[name] = None
+            return PRIMARY_OWNER, NameChange(name, None, peer)
+        first = queue[0]
+        if first.peer is peer:
+            first.set_flags(flags)
+            return ALREADY_OWNER, None
+        replace = bool(flags & REPLACE_EXISTING) and first.allow_replacement
+        if not replace and flags & DO_NOT_QUEUE:
+            # Who asks so gives up the place in the queue it may have had.
+            self._leave(peer, name, queue)
+            return EXISTS, None
+        self._enter(peer, name, queue, flags)
+        if not replace:
+            return IN_QUEUE, None
+        # The new owner was put behind the first, who is either dropped or becomes the second.
+        del queue[0]
+        if first.do_not_queue:
+            del first.peer.names[name]
+        else:
+            queue.insert(1, first)
+        self.owners[name] = peer
+        return PRIMARY_OWNER, NameChange(name, first.peer, peer)
+
+    def release(self, peer: Peer, name: str) -> tuple[int, NameChange | None]:
+        """ReleaseName: the reply's number, and the change of owner if there was one."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return (NOT_OWNER if name in self.owners else NON_EXISTENT), None
+        if name not in peer.names:
+            return NOT_OWNER, None
+        was_first = queue[0].peer is peer
+        self._leave(peer, name, queue)
+        if not was_first:
+            return RELEASED, None
+        if queue:
+            new = self.owners[name] = queue[0].peer
+            return RELEASED, NameChange(name, peer, new)
+        del self.queues[name]
+        del self.owners[name]
+        return RELEASED, NameChange(name, peer, None)
+
+    @staticmethod
+    def _leave(peer: Peer, name: str, queue: list[Owner]) -> None:
+        if name in peer.names:
+            del peer.names[name]
+            queue[:] = [owner for owner in queue if owner.peer is not peer]
+
+    @staticmethod
+    def _enter(peer: Peer, name: str, queue: list[Owner], flags: int) -> None:
+        """Join the queue, or change one's place in it: right behind the owner to replace it."""
+        place = next((owner for owner in queue if owner.peer is peer), None)
+        if place is None:
+            place = Owner(peer, flags)
+            peer.names[name] = None
+        else:
+            place.set_flags(flags)
+            if not flags & REPLACE_EXISTING:
+                return
+            queue.remove(place)
+        if flags & REPLACE_EXISTING:
+            queue.insert(1, place)
+        else:
+            queue.append(place)

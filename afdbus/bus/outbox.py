@@ -1,0 +1,153 @@
+"""What waits to be written to one peer.
+
+The road appends pieces to `pieces` and nothing else; the loop writes each touched outbox once a
+batch (`server/flush.py`).  A list suffices for that, at 56 bytes for an idle peer where a deque takes 700.
+Only a peer whose socket is full has a `backlog`, and only then is anything counted: what a batch
+adds before the first full socket is bounded by the batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from afdbus.wire.fds import Fds
+
+if TYPE_CHECKING:
+    from afdbus.bus.peer import Peer
+
+# What a queued piece costs us beyond its bytes: the object and its place in the queue (P30).
+PIECE_COST = 100
+
+
+class FdPiece:
+    """A whole message with descriptors: it starts a sendmsg of its own."""
+
+    __slots__ = ("data", "fds", "sender")
+
+    def __init__(self, data: bytes, fds: Fds, sender: Peer | None) -> None:
+        self.data = data
+        self.fds = fds
+        self.sender = sender
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def release(self) -> None:
+        """The descriptors were sent, or never will be."""
+        self.fds.release()
+        if self.sender is not None:
+            self.sender.charged_fds -= len(self.fds.numbers)
+
+
+Piece = bytes | memoryview | FdPiece
+
+
+class Outbox:
+    """The pieces for one peer, in order.
+
+    `touched` is the batch's list of outboxes with something to write.  While `blocked` (the socket
+    was full), `size` is the number of bytes that wait, and `charges` says whose they are: pairs of
+    bytes and sender, in the order of the pieces; the sender is None for what nobody is charged for.
+    """
+
+    __slots__ = (
+        "backlog",
+        "blocked",
+        "charges",
+        "fds",
+        "offset",
+        "pieces",
+        "port",
+        "shut",
+        "size",
+        "touched",
+    )
+
+    def __init__(self, touched: list[Outbox]) -> None:
+        self.touched = touched
+        self.pieces: list[Piece] = []
+        self.blocked = False
+        self.shut = False
+        self.fds = 0
+        self.size = 0
+        self.offset = 0
+        self.backlog: deque[Piece] | None = None
+        self.charges: deque[tuple[int, Peer | None]] | None = None
+        # The server's writer for this outbox; opaque here.
+        self.port: object = None
+
+    def push(self, piece: Piece) -> None:
+        """Append one piece (a whole message, or the next part of one)."""
+        if self.shut:
+            if isinstance(piece, FdPiece):
+                piece.release()
+            return
+        if not self.pieces:
+            self.touched.append(self)
+        self.pieces.append(piece)
+        if isinstance(piece, FdPiece):
+            self.fds += len(piece.fds.numbers)
+
+    def charge(self, count: int, sender: Peer | None) -> None:
+        """Count `count` bytes that were just pushed while the socket is full."""
+        assert self.charges is not None
+        self.size += count
+        self.charges.append((count, sender))
+        if sender is not None:
+            sender.charged += count + PIECE_COST
+
+    def block(self) -> None:
+        """The socket is full: what is left goes into the backlog and is counted from now on."""
+        if not self.blocked:
+            self.blocked = True
+            self.backlog = deque(self.pieces)
+            self.charges = deque()
+            self.size = sum(map(len, self.pieces)) - self.offset
+            self.charges.append((self.size, None))
+            self.pieces.clear()
+
+    def wrote(self, count: int) -> list[Peer]:
+        """`count` bytes of the backlog were written; returns senders that were relieved of some."""
+        assert self.charges is not None
+        self.size -= count
+        relieved: list[Peer] = []
+        while count:
+            left, sender = self.charges[0]
+            if left > count:
+                self.charges[0] = (left - count, sender)
+                if sender is not None:
+                    sender.charged -= count
+                break
+            count -= left
+            self.charges.popleft()
+            if sender is not None:
+                sender.charged -= left + PIECE_COST
+                if sender.paused:
+                    relieved.append(sender)
+        return relieved
+
+    def unblock(self) -> None:
+        """Everything was written."""
+        self.blocked = False
+        self.backlog = None
+        self.charges = None
+        self.size = 0
+        self.offset = 0
+
+    def close(self) -> list[Peer]:
+        """Shut for good: nothing is pushed or written any more.  Returns relieved senders."""
+        self.shut = True
+        for piece in [*(self.backlog or ()), *self.pieces]:
+            if isinstance(piece, FdPiece):
+                piece.release()
+        self.pieces.clear()
+        relieved: list[Peer] = []
+        for count, sender in self.charges or ():
+            if sender is not None:
+                sender.charged -= count + PIECE_COST
+                if sender.paused:
+                    relieved.append(sender)
+        self.unblock()
+        self.fds = 0
+        return relieved

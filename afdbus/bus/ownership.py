@@ -1,0 +1,37 @@
+"""Tells the world who owns a name now: NameLost, NameOwnerChanged, NameAcquired, in that order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus import delivery
+from afdbus.bus import message as messages
+from afdbus.wire.encode import encode
+from afdbus.wire.message import BUS_INTERFACE
+
+if TYPE_CHECKING:
+    from afdbus.bus.bus import Bus
+    from afdbus.bus.names import NameChange
+    from afdbus.bus.peer import Peer
+
+
+def announce(bus: Bus, change: NameChange) -> None:
+    """Send the signals of one change; decisions that hung on it are void from now on."""
+    for peer in (change.old, change.new):
+        if peer is not None:
+            peer.changed()
+    old, new = change.old, change.new
+    if old is not None and old.alive:
+        _tell(bus, old, "NameLost", change.name)
+    body = encode("sss", change.name, old.name if old else "", new.name if new else "")
+    delivery.broadcast_own(bus, BUS_INTERFACE, "NameOwnerChanged", "sss", body)
+    if new is not None:
+        _tell(bus, new, "NameAcquired", change.name)
+
+
+def _tell(bus: Bus, peer: Peer, member: str, name: str) -> None:
+    body = encode("s", name)
+    signal = messages.own_signal(
+        peer.next_serial(), peer.name, BUS_INTERFACE, member, "s", body
+    )
+    delivery.send_own(bus, signal, peer)

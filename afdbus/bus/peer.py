@@ -1,0 +1,128 @@
+"""One connection, as the bus sees it: who it is, what it owns, asked for and is owed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus.plan import Plans
+from afdbus.wire.message import destination_field
+
+if TYPE_CHECKING:
+    from afdbus.bus.bus import Bus
+    from afdbus.bus.match import MatchRule
+    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.ports import Port
+    from afdbus.identity import Identity
+    from afdbus.policy.decide import PeerPolicy
+
+
+class Peer:
+    """A connected client.
+
+    `name` is its unique name, empty before Hello.  `names` are the well-known names it owns or
+    queues for, in the order of asking.  `calls` are the calls it made that are not answered:
+    (serial, callee) -> when it times out, or None; `callers` and `callees` say who may have such
+    calls with whom, so that a farewell need not search everywhere.  `version` changes with
+    whatever may change a decision about a message addressed to it.  `charged` bytes and
+    `charged_fds` descriptors of its messages wait in the outboxes of others.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "alive",
+        "bus",
+        "callees",
+        "callers",
+        "calls",
+        "can_fds",
+        "charged",
+        "charged_fds",
+        "destination",
+        "driver_verdicts",
+        "eavesdrops",
+        "identity",
+        "monitor",
+        "name",
+        "names",
+        "outbox",
+        "paused",
+        "peak_names",
+        "peak_rules",
+        "plans",
+        "policy",
+        "port",
+        "reply_plans",
+        "rule_count",
+        "rules",
+        "serial",
+        "version",
+    )
+
+    def __init__(
+        self,
+        bus: Bus,
+        identity: Identity,
+        policy: PeerPolicy,
+        outbox: Outbox,
+        port: Port,
+        can_fds: bool,
+    ) -> None:
+        self.bus = bus
+        self.identity = identity
+        self.policy = policy
+        self.outbox = outbox
+        self.port = port
+        self.can_fds = can_fds
+        self.alive = True
+        self.monitor = False
+        self.name = ""
+        self.destination = b""
+        self.names: dict[str, None] = {}
+        self.rules: dict[MatchRule, int] = {}
+        self.rule_count = 0
+        self.peak_rules = 0
+        self.peak_names = 0
+        self.eavesdrops = 0
+        self.calls: dict[tuple[int, Peer], float | None] = {}
+        self.callers: set[Peer] | None = None
+        self.callees: set[Peer] | None = None
+        self.version = 0
+        self.plans = Plans()
+        # Replies carry a changing serial: one set of plans for each offset of it (P13).
+        self.reply_plans: dict[int, Plans] | None = None
+        self.driver_verdicts: dict[str | None, bool] | None = None
+        self.charged = 0
+        self.charged_fds = 0
+        self.paused = False
+        self.serial = 0
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name or '(inactive)'}>"
+
+    def activate(self, name: str) -> None:
+        """Hello: from now on the peer has a unique name."""
+        self.name = name
+        self.destination = destination_field(name)
+
+    def next_serial(self) -> int:
+        """The serial of the next message that the bus itself sends to this peer."""
+        self.serial = serial = self.serial % 0xFFFFFFFF + 1
+        return serial
+
+    def all_names(self) -> list[str]:
+        """The unique name and all names the peer owns or queues for: what policy looks at."""
+        return [self.name, *self.names]
+
+    def changed(self) -> None:
+        """A decision about messages to or from this peer may be another now."""
+        self.version += 1
+        self.forget_plans()
+        versions = self.bus.versions
+        for rule in self.rules:
+            versions.bump(rule.interface, rule.member)
+
+    def forget_plans(self) -> None:
+        self.plans.clear()
+        if self.reply_plans is not None:
+            for plans in self.reply_plans.values():
+                plans.clear()

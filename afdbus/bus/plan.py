@@ -1,0 +1,130 @@
+"""A decision about all messages with one and the same header, and where such decisions are kept.
+
+The first message with a header is parsed, routed and judged; the plan says what to do with the
+next.  Whatever a header cannot know is checked on each hit (`road.py`); whatever changes a decision
+changes `peer.version` or a counter of `Versions`, or throws the plans away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afdbus.bus.driver.table import Method
+    from afdbus.bus.matchindex import Cell
+    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.peer import Peer
+    from afdbus.wire.header import Header
+
+# P8: what one peer may keep.
+MAX_HEADER = 1024
+MAX_PLANS = 256
+MAX_KEYS = 64 * 1024
+MAX_VALUE = 255
+
+Check = Callable[[bytes, int, int], bool]
+
+
+class Kind(IntEnum):
+    """What a plan does."""
+
+    CALL = 0  # to one peer, which owes a reply
+    REPLY = 1  # to one peer, answering (perhaps) a call
+    SEND = 2  # to one peer, nothing expected
+    CAST = 3  # to all peers with a matching rule
+    DRIVER = 4  # a call of the bus itself
+
+
+class Plan:
+    """One decision.
+
+    `word` is the first four bytes of the header as a number (byte order, type, flags, version).
+    `rest` is what follows byte 12 of the outgoing header; with a reply it stops before the four
+    bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows.
+    `check` judges the body, and is None where there must be none.
+    `receiver` and `version` are a unicast's; `casts` (outboxes), `cells`, `stamp`, `arguments`
+    (index cells whose rules look at arguments) and `decided` (peers that need not be asked about
+    their arguments) a broadcast's; `method` the driver's.
+    """
+
+    __slots__ = (
+        "arguments",
+        "box",
+        "casts",
+        "cells",
+        "check",
+        "decided",
+        "header",
+        "kind",
+        "method",
+        "receiver",
+        "rest",
+        "serial_at",
+        "stamp",
+        "tail",
+        "version",
+        "when_asked",
+        "when_unasked",
+        "word",
+    )
+
+    def __init__(self, kind: Kind, word: int, header: Header, check: Check | None) -> None:
+        # A plain int: comparing an IntEnum costs twice as much.
+        self.kind = int(kind)
+        self.word = word
+        self.header = header
+        self.check = check
+        self.rest = b""
+        self.tail = b""
+        self.serial_at = 0
+        self.receiver: Peer | None = None
+        self.version = 0
+        self.box: Outbox | None = None
+        self.when_asked = True
+        self.when_unasked = True
+        self.casts: tuple[Outbox, ...] = ()
+        self.cells = (0, 0, 0)
+        self.stamp = 0
+        self.arguments: tuple[Cell, ...] = ()
+        self.decided: frozenset[Peer] = frozenset()
+        self.method: Method | None = None
+
+
+class Plans:
+    """Plans by header bytes, in two generations (P8).
+
+    When `young` is full it becomes `old`: a client that alternates between more headers than fit
+    keeps hitting those it uses most.  Bounded in number and in bytes of keys.
+    """
+
+    __slots__ = ("keys", "old", "young")
+
+    def __init__(self) -> None:
+        self.young: dict[bytes, Plan] = {}
+        self.old: dict[bytes, Plan] | None = None
+        self.keys = 0
+
+    def find(self, key: bytes) -> Plan | None:
+        """The plan of the old generation, which is young again by being used."""
+        if self.old is None:
+            return None
+        plan = self.old.pop(key, None)
+        if plan is not None:
+            self.add(key, plan)
+        return plan
+
+    def add(self, key: bytes, plan: Plan) -> None:
+        if len(self.young) >= MAX_PLANS // 2 or self.keys + len(key) > MAX_KEYS // 2:
+            self.old = self.young
+            self.young = {}
+            self.keys = 0
+        self.young[key] = plan
+        self.keys += len(key)
+
+    def clear(self) -> None:
+        """Forget everything; in place, since the road may hold `young`."""
+        self.young.clear()
+        self.old = None
+        self.keys = 0

@@ -1,0 +1,46 @@
+"""How the bus speaks to the world: four small ports that `server` and `host` fill."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from afdbus.identity import Identity
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds; tests turn it by hand."""
+
+    def __call__(self) -> float: ...
+
+
+class Journal(Protocol):
+    """The log; a call neither blocks nor raises."""
+
+    def info(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+    def security(self, text: str) -> None: ...
+
+
+class Host(Protocol):
+    """What the bus asks of the system it runs on."""
+
+    def machine_id(self) -> str:
+        """The machine's UUID; raises BusError where there is none."""
+
+    def describe(self, identity: Identity) -> str:
+        """uid, pid, command and label of a peer, as dbus-daemon prints them in error texts."""
+
+    def reload(self) -> None:
+        """Read the configuration again and hand it to the bus; raises BusError, keeping the old."""
+
+
+class Port(Protocol):
+    """The connection of one peer, as far as the bus needs it."""
+
+    def close(self) -> None:
+        """End the connection after what is queued was offered to the socket once."""
+
+    def resume(self) -> None:
+        """The peer's messages were delivered: it may be read from again."""

@@ -1,0 +1,144 @@
+"""Messages that the bus itself writes: replies, errors and signals, always little-endian.
+
+The fields of a reply that do not change are marshalled once for each signature; what remains is
+two concatenations (0.5 instead of 4 us for a driver's answer).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from afdbus.wire.encode import encode
+from afdbus.wire.header import (
+    DESTINATION,
+    ERROR,
+    ERROR_NAME,
+    INTERFACE,
+    MEMBER,
+    METHOD_CALL,
+    METHOD_RETURN,
+    NO_REPLY_EXPECTED,
+    PATH,
+    REPLY_SERIAL,
+    SENDER,
+    SIGNAL,
+    SIGNATURE,
+    UNIX_FDS,
+    field,
+    join,
+)
+
+BUS_NAME = "org.freedesktop.DBus"
+BUS_PATH = "/org/freedesktop/DBus"
+BUS_INTERFACE = "org.freedesktop.DBus"
+
+_fixed = Struct("<cBBBII").pack
+_reply = Struct("<cBBBIIIBBcBI").pack
+_PAD = tuple(bytes(-n & 7) for n in range(8))
+_SENDER = field(SENDER, BUS_NAME)
+
+
+class _ReplyFields(dict[str, bytes]):
+    """signature -> the SENDER and SIGNATURE fields of a reply, padded."""
+
+    def __missing__(self, signature: str) -> bytes:
+        fields = _SENDER + _PAD[len(_SENDER) & 7]
+        if signature:
+            fields += field(SIGNATURE, signature)
+            fields += _PAD[len(fields) & 7]
+        self[signature] = fields
+        return fields
+
+
+# Its keys are the signatures of the driver's own replies: a handful, none chosen by a client.
+_reply_fields = _ReplyFields()
+
+
+def destination_field(name: str) -> bytes:
+    """The DESTINATION field of all that the bus sends to `name`."""
+    return field(DESTINATION, name)
+
+
+def method_return(
+    serial: int, reply_serial: int, destination: bytes, signature: str, body: bytes
+) -> bytes:
+    """A reply; `destination` is from `destination_field`, or empty for a peer without a name."""
+    fields = _reply_fields[signature]
+    array = 8 + len(fields) + len(destination)
+    return (
+        _reply(b"l", METHOD_RETURN, NO_REPLY_EXPECTED, 1, len(body), serial, array,
+               REPLY_SERIAL, 1, b"u", 0, reply_serial)
+        + fields + destination + _PAD[len(destination) & 7] + body
+    )  # fmt: skip
+
+
+def build(
+    type_: int,
+    serial: int,
+    *,
+    flags: int = NO_REPLY_EXPECTED,
+    path: str | None = None,
+    interface: str | None = None,
+    member: str | None = None,
+    error_name: str | None = None,
+    reply_serial: int = 0,
+    destination: str | None = None,
+    sender: str | None = BUS_NAME,
+    signature: str = "",
+    body: bytes = b"",
+    fds: int = 0,
+) -> bytes:
+    """Any message, little-endian; fields that are None, empty or 0 are left out."""
+    fields = [
+        field(code, value)
+        for code, value in (
+            (PATH, path),
+            (INTERFACE, interface),
+            (MEMBER, member),
+            (ERROR_NAME, error_name),
+            (REPLY_SERIAL, reply_serial),
+            (DESTINATION, destination),
+            (SENDER, sender),
+            (SIGNATURE, signature),
+            (UNIX_FDS, fds),
+        )
+        if value
+    ]
+    return _fixed(b"l", type_, flags, 1, len(body), serial) + join(fields) + body
+
+
+def error(
+    serial: int, reply_serial: int, destination: str | None, name: str, text: str
+) -> bytes:
+    """An error reply of the bus with `text` as its only argument."""
+    return build(ERROR, serial, error_name=name, reply_serial=reply_serial,
+                 destination=destination, signature="s", body=encode("s", text))  # fmt: skip
+
+
+def signal(
+    serial: int,
+    destination: str | None,
+    path: str,
+    interface: str,
+    member: str,
+    signature: str,
+    body: bytes,
+) -> bytes:
+    """A signal of the bus; a broadcast where `destination` is None."""
+    return build(SIGNAL, serial, path=path, interface=interface, member=member,
+                 destination=destination, signature=signature, body=body)  # fmt: skip
+
+
+def method_call(
+    serial: int,
+    destination: str | None,
+    path: str,
+    interface: str | None,
+    member: str,
+    signature: str = "",
+    body: bytes = b"",
+    flags: int = 0,
+) -> bytes:
+    """A call as a client writes it, without SENDER."""
+    return build(METHOD_CALL, serial, flags=flags, path=path, interface=interface, member=member,
+                 destination=destination, sender=None, signature=signature, body=body)  # fmt: skip
