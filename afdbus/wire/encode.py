@@ -85,7 +85,7 @@ def _put_array(out: bytearray, element: str, value: Any, little: bool) -> None:
     out += bytes(-len(out) % ALIGNMENT[element[0]])
     start = len(out)
     if element == "y":
-        out += value
+        out.extend(value)
     else:
         for content in value.items() if element[0] == "{" else value:
             _put(out, element, content, little)
