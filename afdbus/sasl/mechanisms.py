@@ -19,23 +19,25 @@ MECHANISMS: Final = ("EXTERNAL", "DBUS_COOKIE_SHA1", "ANONYMOUS")
 
 COOKIE_CONTEXT: Final = "org_freedesktop_general"
 
-CHALLENGE_BYTES: Final = 16
+CHALLENGE_BYTES: Final = 16  # dbus-daemon: 128 bits
 
 
 class Keyring(Protocol):
     """What DBUS_COOKIE_SHA1 wants of the world: the users, and the cookies of our own user.
 
-    No method raises; whatever fails is None.
+    A context names a set of cookies.  No method raises; whatever fails is None.
     """
 
     def uid_of(self, name: str) -> int | None:
         """The uid of the login name `name`."""
 
-    def best_cookie(self) -> int | None:
+    def best_cookie(self, context: str) -> int | None:
         """The id of a cookie that is fresh enough to ask a client for, made if need be."""
 
-    def proof(self, cookie: int, server_challenge: bytes, client_challenge: bytes) -> bytes | None:
-        """Lower-case hex SHA-1 of "server_challenge:client_challenge:cookie"."""
+    def proof(
+        self, context: str, cookie: int, server_challenge: bytes, client_challenge: bytes
+    ) -> bytes | None:
+        """Lower-case hex SHA-1 of "server_challenge:client_challenge:" and the cookie in hex."""
 
 
 class Challenge(NamedTuple):
@@ -77,11 +79,18 @@ def parse_uid(text: bytes) -> int | None:
     return -value if sign == b"-" else value
 
 
+def new_challenge() -> bytes:
+    """A challenge for DBUS_COOKIE_SHA1, in hex, for either side."""
+    return urandom(CHALLENGE_BYTES).hex().encode()
+
+
 class External:
     """EXTERNAL: the kernel has said who it is; the client may repeat it, as a number.
 
     Login names are refused, as dbus-daemon refuses them since 1.14.  Without a uid from the
-    kernel (TCP, an unmapped user) nobody can be believed.
+    kernel (TCP, an unmapped user) nobody is believed.  Over TCP, dbus-daemon believes a client
+    that says nothing, or 4294967295 ((uid_t) -1), and cuts it after BEGIN, as no such user
+    exists; here it is REJECTED and may try another mechanism.
     """
 
     __slots__ = ("_asked", "_uid")
@@ -129,10 +138,10 @@ class CookieSha1:
             uid = keyring.uid_of(user.decode("utf-8", "surrogateescape"))
         if uid != self._uid:
             return None
-        self._cookie = keyring.best_cookie()
+        self._cookie = keyring.best_cookie(COOKIE_CONTEXT)
         if self._cookie is None:
             return None
-        self._challenge = urandom(CHALLENGE_BYTES).hex().encode()
+        self._challenge = new_challenge()
         return Challenge(b"%b %d %b" % (COOKIE_CONTEXT.encode(), self._cookie, self._challenge))
 
     def _finish(self, keyring: Keyring, cookie: int, response: bytes) -> Outcome:
@@ -141,7 +150,7 @@ class CookieSha1:
         if not challenge or not claimed:
             return None
         # Compared plainly: our challenge is new each time, so timing teaches nothing.
-        if keyring.proof(cookie, self._challenge, challenge) != claimed:
+        if keyring.proof(COOKIE_CONTEXT, cookie, self._challenge, challenge) != claimed:
             return None
         return Authorized(self._uid)
 

@@ -40,13 +40,13 @@ class HandshakeFailed(ProtocolViolation):
 _blanks = re.compile(rb"[ \t]++").search
 
 
-def _words(text: bytes) -> tuple[bytes, bytes]:
+def words(text: bytes) -> tuple[bytes, bytes]:
     """`text` up to the first blanks (spaces, tabs), and what follows them."""
     match = _blanks(text)
     return (text, b"") if match is None else (text[: match.start()], text[match.end() :])
 
 
-def _from_hex(text: bytes) -> bytes | None:
+def from_hex(text: bytes) -> bytes | None:
     """`text` decoded, or None.  A digit without its partner is the high one, as in dbus-daemon."""
     # bytes.fromhex would pass over white space.
     if not text.isalnum():
@@ -55,6 +55,17 @@ def _from_hex(text: bytes) -> bytes | None:
         return bytes.fromhex((text + b"0" if len(text) & 1 else text).decode("ascii"))
     except ValueError:
         return None
+
+
+def error_line(text: str) -> bytes:
+    return b'ERROR "%b"\r\n' % text.encode()
+
+
+UNKNOWN_COMMAND: Final = error_line("Unknown command")
+INVALID_HEX: Final = error_line("Invalid hex encoding")
+_FDS_IMPOSSIBLE: Final = error_line(
+    "Unix FD passing not supported, not authenticated or otherwise not possible"
+)
 
 
 class ServerHandshake:
@@ -174,15 +185,15 @@ class ServerHandshake:
         arguments = b""
         if deed is None:  # not a bare command
             if not line.isascii() or b"\0" in line:
-                return _error("Command contained non-ASCII")
-            command, arguments = _words(line)
-            deed = self._state.get(command, _UNKNOWN)
+                return error_line("Command contained non-ASCII")
+            command, arguments = words(line)
+            deed = self._state.get(command, UNKNOWN_COMMAND)
         return deed if isinstance(deed, bytes) else deed(self, arguments)
 
     # The deeds of the tables below: arguments of the command in, answer out.
 
     def _auth(self, arguments: bytes) -> bytes:
-        name, response = _words(arguments)
+        name, response = words(arguments)
         mechanism = name.decode("ascii")
         allowed = MECHANISMS if self._mechanisms is None else self._mechanisms
         if mechanism not in allowed or mechanism not in MECHANISMS:
@@ -197,9 +208,9 @@ class ServerHandshake:
         return self._data(response)
 
     def _data(self, arguments: bytes) -> bytes:
-        response = _from_hex(arguments)
+        response = from_hex(arguments)
         if response is None:
-            return _INVALID_HEX
+            return INVALID_HEX
         assert self._attempt is not None  # only the state after AUTH leads here
         outcome = self._attempt.step(response)
         if isinstance(outcome, Authorized):
@@ -236,40 +247,30 @@ class ServerHandshake:
         return b""
 
 
-def _error(text: str) -> bytes:
-    return b'ERROR "%b"\r\n' % text.encode()
-
-
 _Deed = bytes | Callable[[ServerHandshake, bytes], bytes]
 _State = Mapping[bytes, _Deed]
-
-_UNKNOWN: Final = _error("Unknown command")
-_INVALID_HEX: Final = _error("Invalid hex encoding")
-_FDS_IMPOSSIBLE: Final = _error(
-    "Unix FD passing not supported, not authenticated or otherwise not possible"
-)
 
 # What a command does in each state: a fixed answer, or a deed.  All others are unknown.
 _WAITING_FOR_AUTH: Final[_State] = {
     b"AUTH": ServerHandshake._auth,
-    b"CANCEL": _error("Not currently in an auth conversation"),
-    b"DATA": _error("Not currently in an auth conversation"),
+    b"CANCEL": error_line("Not currently in an auth conversation"),
+    b"DATA": error_line("Not currently in an auth conversation"),
     b"BEGIN": ServerHandshake._close,
     b"ERROR": ServerHandshake._refuse,
-    b"NEGOTIATE_UNIX_FD": _error("Need to authenticate first"),
+    b"NEGOTIATE_UNIX_FD": error_line("Need to authenticate first"),
 }
 _WAITING_FOR_DATA: Final[_State] = {
-    b"AUTH": _error("Sent AUTH while another AUTH in progress"),
+    b"AUTH": error_line("Sent AUTH while another AUTH in progress"),
     b"CANCEL": ServerHandshake._refuse,
     b"DATA": ServerHandshake._data,
     b"BEGIN": ServerHandshake._close,
     b"ERROR": ServerHandshake._refuse,
-    b"NEGOTIATE_UNIX_FD": _error("Need to authenticate first"),
+    b"NEGOTIATE_UNIX_FD": error_line("Need to authenticate first"),
 }
 _WAITING_FOR_BEGIN: Final[_State] = {
-    b"AUTH": _error("Sent AUTH while expecting BEGIN"),
+    b"AUTH": error_line("Sent AUTH while expecting BEGIN"),
     b"CANCEL": ServerHandshake._refuse,
-    b"DATA": _error("Sent DATA while expecting BEGIN"),
+    b"DATA": error_line("Sent DATA while expecting BEGIN"),
     b"BEGIN": ServerHandshake._begin,
     b"ERROR": ServerHandshake._refuse,
     b"NEGOTIATE_UNIX_FD": ServerHandshake._negotiate,
