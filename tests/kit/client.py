@@ -84,11 +84,16 @@ class RawClient:
 
     def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """All the bytes; the descriptors go with the first of them."""
-        if fds:
-            packed = array.array("i", fds).tobytes()
-            sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-            data = data[sent:]
-        self.sock.sendall(data)
+        try:
+            if fds:
+                packed = array.array("i", fds).tobytes()
+                sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+                data = data[sent:]
+            self.sock.sendall(data)
+        except TimeoutError:
+            raise HangError(f"the bus has read nothing for {TIMEOUT} s") from None
+        except (ConnectionResetError, BrokenPipeError):
+            raise ClosedError("the bus closed the connection while we were sending") from None
 
     def fill(self, waiting_for: str) -> None:
         try:
