@@ -208,7 +208,7 @@ def walk(
             if nesting + elements.program.nesting > MAX_DEPTH:
                 raise ProtocolViolation("values nested too deeply")
             if what == ARRAY_OF_ROWS:
-                yield from _rows(elements, little, data, position, position + length, arrived)
+                yield from check_rows(elements, little, data, position, position + length, arrived)
                 position += length
                 continue
             outer.append((ops, i, array_end, depth))
@@ -280,7 +280,7 @@ def _long_text(
         raise ProtocolViolation("invalid object path")
 
 
-def _rows(
+def check_rows(
     elements: Elements,
     little: bool,
     data: Data,
