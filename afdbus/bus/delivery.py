@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
     from afdbus.bus.matchindex import Cell, MatchIndex
     from afdbus.bus.message import Message
+    from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
+    from afdbus.bus.plan import Plan
 
 
 def push(message: Message, receiver: Peer) -> None:
@@ -97,6 +99,31 @@ def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[
     return with_arguments, allowed, [peer for peer in always if peer not in set(allowed)]
 
 
+def cast_by_arguments(bus: Bus, message: Message, plan: Plan, piece: bytes) -> None:
+    """The road's broadcast, as far as it hangs on arguments; `piece` is the whole message."""
+    chosen: list[Peer] = []
+    seen = set(plan.decided)
+    for peer in by_arguments(bus, message, list(plan.arguments)):
+        if peer not in seen:
+            seen.add(peer)
+            if may_have(bus, message, peer, None):
+                chosen.append(peer)
+    for peer in chosen:
+        if peer.outbox.blocked:
+            push_counted(bus, peer.outbox, piece, message.sender)
+        else:
+            peer.outbox.push(piece)
+
+
+def push_counted(bus: Bus, box: Outbox, piece: bytes, sender: Peer | None) -> None:
+    """Append to a full outbox, or drop and count the drop when its limit is reached."""
+    if box.size > bus.limits.max_outgoing_bytes or box.fds > bus.limits.max_outgoing_unix_fds:
+        bus.drop()
+    else:
+        box.push(piece)
+        box.charge(len(piece), sender)
+
+
 def overhearers(bus: Bus, message: Message, addressed: Peer | None) -> list[Peer]:
     """Who has a rule to eavesdrop on an addressed message, and may."""
     if not bus.eavesdropping:
@@ -129,7 +156,7 @@ def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
     if denial is None:
         push(message, receiver)
     elif denial.complaint is FULL:
-        bus.drop(receiver)
+        bus.drop()
 
 
 def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> None:
@@ -208,6 +235,6 @@ def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> 
 def has_room(bus: Bus, message: Message, peer: Peer) -> bool:
     """Whether the peer's queue takes one more; if not, the drop is counted."""
     if is_full(peer):
-        bus.drop(peer)
+        bus.drop()
         return False
     return True

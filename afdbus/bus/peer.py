@@ -38,9 +38,9 @@ class Peer:
         "charged",
         "charged_fds",
         "destination",
-        "driver_verdicts",
         "eavesdrops",
         "identity",
+        "may_have_replies",
         "monitor",
         "name",
         "names",
@@ -90,7 +90,8 @@ class Peer:
         self.plans = Plans()
         # Replies carry a changing serial: one set of plans for each offset of it (P13).
         self.reply_plans: dict[int, Plans] | None = None
-        self.driver_verdicts: dict[str | None, bool] | None = None
+        # Whether policy lets the replies of the driver through; None: not asked yet.
+        self.may_have_replies: bool | None = None
         self.charged = 0
         self.charged_fds = 0
         self.paused = False

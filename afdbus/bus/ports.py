@@ -42,5 +42,11 @@ class Port(Protocol):
     def close(self) -> None:
         """End the connection after what is queued was offered to the socket once."""
 
+    def active(self) -> None:
+        """The peer has said Hello: it is no incomplete connection any more."""
+
     def resume(self) -> None:
         """The peer's messages were delivered: it may be read from again."""
+
+    def take_fds(self, count: int) -> list[int] | None:
+        """The next `count` descriptors that came with the peer's bytes; None if fewer did."""

@@ -1,1 +1,1 @@
-"""The object org.freedesktop.DBus: a table of methods and one small module per interface."""
+"""The object org.freedesktop.DBus: a table of methods and one small module per concern."""

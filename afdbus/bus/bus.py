@@ -1,0 +1,229 @@
+"""One bus: everything that belongs to one bound name hangs from here, and nothing is global."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from afdbus.bus import delivery
+from afdbus.bus.matchindex import MatchIndex
+from afdbus.bus.names import Names
+from afdbus.bus.replies import TIMEOUT, Replies
+from afdbus.bus.versions import Versions
+from afdbus.errors import NO_REPLY, BusError
+
+if TYPE_CHECKING:
+    from afdbus.bus.match import MatchRule
+    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.peer import Peer
+    from afdbus.bus.ports import Clock, Host, Journal
+    from afdbus.identity import Identity
+    from afdbus.limits import Limits
+    from afdbus.policy.decide import PeerPolicy
+    from afdbus.policy.ruleset import Ruleset
+
+# After :1.4294967295 unique names go on with :2.0 (dbus-daemon at INT_MAX).
+_MAX_MINOR = 2**31 - 1
+
+
+class Bus:
+    """The state of one bus.
+
+    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `wake_at` is called with a time
+    of `clock` at which `expire` is to be called.  `strict`: a bug is raised and not only logged.
+    """
+
+    def __init__(
+        self,
+        *,
+        guid: str,
+        limits: Limits,
+        ruleset: Ruleset,
+        own_uid: int,
+        clock: Clock,
+        journal: Journal,
+        host: Host,
+        wake_at: Callable[[float], None],
+        type_: str | None = None,
+    ) -> None:
+        self.guid = guid
+        self.limits = limits
+        self.ruleset = ruleset
+        self.own_uid = own_uid
+        self.clock = clock
+        self.journal = journal
+        self.host = host
+        self.wake_at = wake_at
+        self.type = type_
+        self.strict = bool(os.environ.get("AFDBUS_STRICT"))
+
+        self.peers: dict[str, Peer] = {}
+        self.users: dict[int, int] = {}
+        self.incomplete = 0
+        self.names = Names()
+        self.rules = MatchIndex()
+        # Rules with eavesdrop='true', once more, and the monitors' rules.
+        self.eavesdropping = MatchIndex()
+        self.monitor_rules = MatchIndex()
+        self.monitors: dict[Peer, list[MatchRule]] = {}
+        self.replies = Replies(self)
+        self.versions = Versions()
+        self.touched: list[Outbox] = []
+
+        self.dropped = 0
+        self.bugs = 0
+        self.rule_count = 0
+        self.peak_rules = 0
+        self.peak_rules_per_peer = 0
+        self.peak_names_per_peer = 0
+        self._major, self._minor = 1, -1
+        self._serial = 0
+        self._stats_serial = -1
+        # What UpdateActivationEnvironment has set.
+        self.environment: dict[str, str] = {}
+        self._policies: dict[tuple[int | None, tuple[int, ...] | None], PeerPolicy] = {}
+
+    # -- numbers -----------------------------------------------------------------------------
+
+    def next_unique_name(self) -> str:
+        """A unique name never used before on this bus (S10)."""
+        self._minor += 1
+        if self._minor > _MAX_MINOR:
+            self._major, self._minor = self._major + 1, 0
+        return f":{self._major}.{self._minor}"
+
+    def next_serial(self) -> int:
+        """The serial of the bus's next broadcast."""
+        self._serial = self._serial % 0xFFFFFFFF + 1
+        return self._serial
+
+    def next_stats_serial(self) -> int:
+        """Counts the answers of Debug.Stats, from 0."""
+        self._stats_serial += 1
+        return self._stats_serial
+
+    def drop(self) -> None:
+        """A message was not delivered since its receiver's queue is full (S32)."""
+        self.dropped += 1
+
+    # -- policy ------------------------------------------------------------------------------
+
+    def policy_for(self, identity: Identity) -> PeerPolicy:
+        """The rules for a peer; peers with the same uid and groups share them."""
+        key = (identity.uid, identity.gids)
+        policy = self._policies.get(key)
+        if policy is None:
+            if len(self._policies) >= 256:
+                self._policies.clear()
+            policy = self._policies[key] = self.ruleset.for_peer(identity)
+        return policy
+
+    def configure(self, limits: Limits, ruleset: Ruleset) -> None:
+        """Swap in a new configuration; live peers are judged by it from the next message on."""
+        self.limits = limits
+        self.ruleset = ruleset
+        self._policies.clear()
+        for peer in self.peers.values():
+            peer.policy = self.policy_for(peer.identity)
+            peer.may_have_replies = None
+        self.forget_plans()
+
+    # -- rules -------------------------------------------------------------------------------
+
+    def add_rule(self, peer: Peer, rule: MatchRule) -> None:
+        """AddMatch."""
+        count = peer.rules.get(rule, 0)
+        peer.rules[rule] = count + 1
+        peer.rule_count += 1
+        peer.peak_rules = max(peer.peak_rules, peer.rule_count)
+        self.rule_count += 1
+        self.peak_rules = max(self.peak_rules, self.rule_count)
+        self.peak_rules_per_peer = max(self.peak_rules_per_peer, peer.rule_count)
+        if not count:
+            self._index(peer, rule, MatchIndex.add)
+
+    def remove_rule(self, peer: Peer, rule: MatchRule) -> bool:
+        """RemoveMatch: one of the equal rules goes; whether there was one."""
+        count = peer.rules.get(rule, 0)
+        if not count:
+            return False
+        peer.rule_count -= 1
+        self.rule_count -= 1
+        if count > 1:
+            peer.rules[rule] = count - 1
+        else:
+            del peer.rules[rule]
+            self._index(peer, rule, MatchIndex.remove)
+        return True
+
+    def remove_rules(self, peer: Peer) -> None:
+        """All rules of a peer go."""
+        self.rule_count -= peer.rule_count
+        peer.rule_count = 0
+        for rule in peer.rules:
+            self._index(peer, rule, MatchIndex.remove)
+        peer.rules.clear()
+
+    def _index(
+        self, peer: Peer, rule: MatchRule, deed: Callable[[MatchIndex, Peer, MatchRule], None]
+    ) -> None:
+        if rule.eavesdrop:
+            deed(self.eavesdropping, peer, rule)
+            self.forget_plans()
+        if rule.destination is not None:
+            return  # fits no broadcast, and unicasts only to eavesdrop
+        deed(self.rules, peer, rule)
+        sender = None if rule.sender is None else self.names.owners.get(rule.sender)
+        if rule.sender is None:
+            self.versions.bump(rule.interface, rule.member)
+        elif sender is not None:
+            sender.forget_plans()
+
+    def add_monitor(self, peer: Peer, rules: list[MatchRule]) -> None:
+        rules = list(dict.fromkeys(rules))
+        self.monitors[peer] = rules
+        for rule in rules:
+            self.monitor_rules.add(peer, rule)
+        self.forget_plans()
+
+    def remove_monitor(self, peer: Peer) -> None:
+        for rule in self.monitors.pop(peer, ()):
+            self.monitor_rules.remove(peer, rule)
+
+    def forget_plans(self) -> None:
+        """Every decision may be another now."""
+        for peer in self.peers.values():
+            peer.forget_plans()
+
+    # -- time and accounts -------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """Answer the calls whose reply_timeout is over."""
+        for caller, serial in self.replies.expire():
+            delivery.send_error(self, caller, serial, BusError(NO_REPLY, TIMEOUT))
+
+    def relieve(self, sender: Peer) -> None:
+        """Some of a paused sender's messages were delivered or dropped: may it go on?"""
+        limits = self.limits
+        if (
+            sender.paused
+            and sender.charged <= limits.max_incoming_bytes
+            and sender.charged_fds <= limits.max_incoming_unix_fds
+        ):
+            sender.paused = False
+            if sender.alive:
+                sender.port.resume()
+
+    @contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """A bug of ours inside is logged and counted, and the bus lives (P5)."""
+        try:
+            yield
+        except Exception:
+            self.bugs += 1
+            self.journal.warning(f"bug in {what}:\n{traceback.format_exc()}")
+            if self.strict:
+                raise

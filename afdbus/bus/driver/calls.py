@@ -1,0 +1,157 @@
+"""From a call of the bus to its handler, and from the handler's answer to the reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from afdbus.bus import delivery
+from afdbus.bus import message as messages
+from afdbus.bus.driver import interfaces
+from afdbus.bus.driver.table import ANY_PATH, ONCE, PRIVILEGED, Answer, Method
+from afdbus.bus.judge import judge
+from afdbus.errors import (
+    ACCESS_DENIED,
+    INVALID_ARGS,
+    UNKNOWN_INTERFACE,
+    UNKNOWN_METHOD,
+    BusError,
+)
+from afdbus.wire.decode import decode
+from afdbus.wire.header import METHOD_CALL, SIGNAL, Header
+from afdbus.wire.message import BUS_NAME, BUS_PATH, method_return
+
+if TYPE_CHECKING:
+    from afdbus.bus.bus import Bus
+    from afdbus.bus.message import Message
+    from afdbus.bus.peer import Peer
+    from afdbus.bus.plan import Plan
+
+_ACTIVATOR = "org.freedesktop.systemd1.Activator"
+
+
+def handle(bus: Bus, message: Message) -> Method | None:
+    """Do what a message to the driver asks for; returns the method if a plan may stand for it.
+
+    What is not a call is ignored.  Raises BusError, the answer to be sent instead.
+    """
+    header = message.header
+    peer = message.sender
+    assert peer is not None
+    if header.type == SIGNAL and (header.interface, header.member) == (
+        _ACTIVATOR,
+        "ActivationFailure",
+    ):
+        # Nothing here is started by systemd, so the signal is at best a mistake; the refusal of
+        # those who may not send it is the reference's (CVE-2015-0245).
+        check_privileged(peer, header)
+        bus.journal.warning("Ignoring unexpected ActivationFailure message")
+        return None
+    if header.type != METHOD_CALL:
+        return None
+    method = find(peer, header)
+    if header.signature != method.takes:
+        raise BusError(
+            INVALID_ARGS,
+            f"Call to {method.name} has wrong args ({header.signature}, "
+            f"expected {method.takes})\n",
+        )
+    arguments = decode(header.signature, header.little, message.body, 0, len(message.body))
+    answer = method.handler(peer, header, *arguments)
+    reply(peer, message.serial, method, answer)
+    return None if method.flags & (ONCE | PRIVILEGED) else method
+
+
+def find(peer: Peer, header: Header) -> Method:
+    """The method that a call means, if it exists at this path and for this peer."""
+    canonical = header.path == BUS_PATH
+    found_interface = False
+    for interface in interfaces.INTERFACES:
+        if not (canonical or interface.any_path):
+            continue
+        if header.interface is not None and header.interface != interface.name:
+            continue
+        found_interface = True
+        for method in interface.methods:
+            if method.name != header.member:
+                continue
+            if method.flags & PRIVILEGED:
+                check_privileged(peer, header)
+            if not (canonical or method.flags & ANY_PATH):
+                raise BusError(
+                    ACCESS_DENIED,
+                    f"Method '{method.name}' is only available at the canonical object path "
+                    f"'{BUS_PATH}'",
+                )
+            return method
+    raise BusError(
+        UNKNOWN_METHOD if found_interface else UNKNOWN_INTERFACE,
+        f"{BUS_NAME} does not understand message {header.member}",
+    )
+
+
+def check_privileged(peer: Peer, header: Header) -> None:
+    """Raises AccessDenied unless the peer is root or the daemon's own user, whatever policy says."""
+    uid = peer.identity.uid
+    if uid is not None and uid in (0, peer.bus.own_uid):
+        return
+    bus = peer.bus
+    text = (
+        f"rejected attempt to call {header.member} by connection {peer.name or '(inactive)'} "
+        f"({bus.host.describe(peer.identity)}) with "
+        + ("unknown uid" if uid is None else f"uid {uid}")
+    )
+    bus.journal.security(text)
+    raise BusError(ACCESS_DENIED, text)
+
+
+def reply(peer: Peer, serial: int, method: Method, answer: Answer) -> None:
+    """Send a handler's answer, then do what it wants done after it."""
+    body, then = answer if isinstance(answer, tuple) else (answer, None)
+    own = peer.next_serial()
+    delivery.send_own(
+        peer.bus, messages.own_return(own, peer, serial, method.returns, body), peer
+    )
+    if then is not None:
+        then()
+
+
+def planned(
+    peer: Peer, plan: Plan, data: bytes, start: int, end: int, serial: int
+) -> None:
+    """The call of a plan, with the body data[start:end]: known to exist and to be allowed."""
+    header = plan.header
+    method = plan.method
+    assert method is not None
+    arguments: tuple[Any, ...]
+    if method.takes == "s":
+        # The body was checked: a length, the text, a NUL (1.2 us less than `decode`).
+        arguments = (data[start + 4 : end - 1].decode(),)
+    elif method.takes:
+        arguments = decode(method.takes, header.little, data, start, end)
+    else:
+        arguments = ()
+    try:
+        answer = method.handler(peer, header, *arguments)
+    except BusError as error:
+        delivery.send_error(peer.bus, peer, serial, error)
+        return
+    box = peer.outbox
+    if isinstance(answer, bytes) and not box.blocked and not peer.bus.monitors:
+        allowed = peer.may_have_replies
+        if allowed is None:
+            allowed = peer.may_have_replies = _may_have_replies(peer)
+        if allowed:
+            box.push(
+                method_return(
+                    peer.next_serial(), serial, peer.destination, method.returns, answer
+                )
+            )
+            return
+    reply(peer, serial, method, answer)
+
+
+def _may_have_replies(peer: Peer) -> bool:
+    """Whether policy lets the driver's replies through to the peer: they differ in nothing that a
+    rule could look at, so it is asked once."""
+    example = messages.own_return(1, peer, 1, "", b"")
+    return judge(example, peer, peer, True) is None

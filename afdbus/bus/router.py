@@ -1,0 +1,104 @@
+"""Where a message goes: to the driver, to one peer, to all who want it, or back as an error.
+
+The order of the cases is that of dbus-daemon's bus_dispatch().
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus import activation, delivery, planning
+from afdbus.bus.driver import calls, local
+from afdbus.errors import ACCESS_DENIED, NAME_HAS_NO_OWNER, BusError, ProtocolViolation
+from afdbus.wire.header import METHOD_CALL, NO_AUTO_START, SIGNAL, TYPE_NAMES
+from afdbus.wire.message import BUS_INTERFACE, BUS_NAME
+
+if TYPE_CHECKING:
+    from afdbus.bus.bus import Bus
+    from afdbus.bus.message import Message
+    from afdbus.bus.plan import Plan
+
+
+def dispatch(bus: Bus, message: Message, header_size: int) -> Plan | None:
+    """Do with `message` what is to be done; returns a plan for the next one like it, if there may
+    be one.  Refusals are answered; raises ProtocolViolation where the sender must go."""
+    sender = message.sender
+    assert sender is not None
+    if sender.monitor:
+        _forbid_monitor(bus, message)
+    try:
+        plan = _route(bus, message)
+    except BusError as error:
+        delivery.send_error(bus, sender, message.serial, error)
+        return None
+    if plan is None or not planning.may_plan(bus, message, header_size):
+        return None
+    return plan
+
+
+def _route(bus: Bus, message: Message) -> Plan | None:
+    header = message.header
+    sender = message.sender
+    assert sender is not None
+    destination = header.destination
+    if destination is None and header.type != SIGNAL:
+        # Meant for the other end of this very connection; not seen by monitors, as there.
+        local.answer(bus, message)
+        return None
+    if destination == BUS_NAME:
+        delivery.capture(bus, message, None)
+        return _to_driver(bus, message)
+    if not sender.name:
+        delivery.capture(bus, message, None)
+        raise ProtocolViolation("a message for others before Hello")
+    if destination is None:
+        delivery.capture(bus, message, None)
+        cells, receivers, denied = delivery.broadcast(bus, message)
+        return planning.plan_broadcast(bus, message, cells, receivers, denied)
+    receiver = bus.names.owners.get(destination)
+    delivery.capture(bus, message, receiver)
+    if receiver is None:
+        if header.flags & NO_AUTO_START:
+            raise BusError(NAME_HAS_NO_OWNER, f'Name "{destination}" does not exist')
+        activation.activate(bus, message, destination)
+        return None
+    delivery.to_peer(bus, message, receiver)
+    return planning.plan_unicast(message, receiver)
+
+
+def _to_driver(bus: Bus, message: Message) -> Plan | None:
+    header = message.header
+    sender = message.sender
+    assert sender is not None
+    if not sender.name:
+        if header.type > SIGNAL:
+            raise BusError(ACCESS_DENIED, "Message bus will not accept messages of unknown type\n")
+        if (header.type, header.interface, header.member) != (METHOD_CALL, BUS_INTERFACE, "Hello"):
+            raise BusError(
+                ACCESS_DENIED,
+                "Client tried to send a message other than Hello without being registered",
+            )
+    else:
+        delivery.refuse(bus, message, None, None, False)
+    method = calls.handle(bus, message)
+    for peer in delivery.overhearers(bus, message, None):
+        delivery.push(message, peer)
+    if method is None or not sender.name:
+        return None
+    return planning.plan_driver(message, method)
+
+
+def _forbid_monitor(bus: Bus, message: Message) -> None:
+    """A monitor that sends probably answers what it overhears; it is cut off, as there."""
+    header = message.header
+    sender = message.sender
+    assert sender is not None
+    type_ = TYPE_NAMES[header.type] if header.type <= SIGNAL else "invalid"
+    bus.journal.warning(
+        f"Monitoring connection {sender.name} ({bus.host.describe(sender.identity)}) is not "
+        "allowed to send messages; closing it. Please fix the monitor to not do that. "
+        f'(message type="{type_}" interface="{header.interface or "(unset)"}" '
+        f'member="{header.member or "(unset)"}" error name="{header.error_name or "(unset)"}" '
+        f'destination="{header.destination or BUS_NAME}")'
+    )
+    raise ProtocolViolation("a monitor sent a message")
