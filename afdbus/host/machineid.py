@@ -74,10 +74,12 @@ def _content(path: str) -> bytes:
         raise BusError(
             _NAMES.get(error.errno or 0, FAILED), f'Failed to open "{path}": {error.strerror}'
         ) from None
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if status.st_size > _MAX_FILE:
             raise BusError(FAILED, f'File size {status.st_size} of "{path}" is too large.')
         if not stat.S_ISREG(status.st_mode):
             raise BusError(FAILED, f'"{path}" is not a regular file')
-        return file.read(_MAX_FILE)
+        return os.read(fd, _MAX_FILE)
+    finally:
+        os.close(fd)

@@ -367,6 +367,24 @@ class Dialogue(NamedTuple):
     turns: tuple[tuple[bytes, str], ...]
     end: str  # CLOSED, MESSAGE or NOTHING: the server waits for more
 
+    def cut_into_lines(self) -> list[bytes]:
+        return [said for said, _ in self.turns]
+
+    def cut_into_bytes(self) -> list[bytes]:
+        return [bytes([byte]) for byte in b"".join(self.cut_into_lines())]
+
+    def in_one_piece(self) -> list[bytes]:
+        return [b"".join(self.cut_into_lines())]
+
+    def answers(self, guid: str) -> list[str]:
+        return [answer.replace("GUID", guid) for _, answer in self.turns if answer]
+
+    def allows(self, uid: int) -> bool:
+        return uid == 0 or self.needs != "root"
+
+
+CUTS = [Dialogue.cut_into_lines, Dialogue.cut_into_bytes, Dialogue.in_one_piece]
+
 
 def _expand(text: str) -> str:
     uid = os.geteuid()
