@@ -5,6 +5,9 @@ looks so; nothing outside the file is ever read; a parameter entity is not expan
 reading of the internal subset; in a document that has an external subset or such a reference, and
 is not standalone, an undefined entity vanishes; an external entity in text is nothing.
 
+Left as they are, for nobody writes them: names with a colon in entities and instructions, which
+expat takes and libxml2 does not.
+
 The parsers of lxml do other things, and other things in each version (external entities of local
 files among them).  So the document type is rewritten before they see it: no external identifier
 is left, what must vanish is declared as nothing, what is not read is blanked.  Lines stay.
@@ -20,26 +23,27 @@ from afdbus.errors import ConfigError
 _S = r"[ \t\r\n]"
 _NAME = r"[^ \t\r\n%&;\"'<>\[\]/=]+"
 _LITERAL = r"(?:\"[^\"]*\"|'[^']*')"
-_EXTERNAL = rf"(?:SYSTEM{_S}+{_LITERAL}|PUBLIC{_S}+{_LITERAL}{_S}+{_LITERAL})"
+_PUBLIC = r"(?:\"[ \r\nA-Za-z0-9'()+,./:=?;!*#@$_%-]*\"|'[ \r\nA-Za-z0-9()+,./:=?;!*#@$_%-]*')"
+_EXTERNAL = rf"(?:SYSTEM{_S}+{_LITERAL}|PUBLIC{_S}+{_PUBLIC}{_S}+{_LITERAL})"
 
-_declaration = re.compile(
+_aside = re.compile(rf"{_S}+|<!--.*?-->|<\?.*?\?>", re.DOTALL).match
+_doctype = re.compile(rf"<!DOCTYPE{_S}+({_NAME})(?:{_S}+({_EXTERNAL}))?{_S}*(\[|>)").match
+
+# Compiled when they are needed, which is seldom: an XML declaration, an internal subset.
+_DECLARATION = (
     rf"<\?xml{_S}+version{_S}*={_S}*([\"'])[A-Za-z0-9._-]+\1"
     rf"(?:{_S}+encoding{_S}*={_S}*([\"'])[A-Za-z][A-Za-z0-9._-]*\2)?"
     rf"(?:{_S}+standalone{_S}*={_S}*([\"'])(yes|no)\3)?{_S}*\?>"
-).match
-_aside = re.compile(rf"{_S}+|<!--.*?-->|<\?.*?\?>", re.DOTALL).match
-_doctype = re.compile(rf"<!DOCTYPE{_S}+({_NAME})(?:{_S}+({_EXTERNAL}))?{_S}*(\[|>)").match
-_end = re.compile(rf"\]{_S}*>").match
-_reference = re.compile(rf"%{_NAME};").match
-_markup = re.compile(
-    r"<!(?:ENTITY|ATTLIST|ELEMENT|NOTATION)(?:[^\"'<>]|\"[^\"]*\"|'[^']*')*>"
-).match
-_entity = re.compile(
+)
+_END = rf"\]{_S}*>"
+_PARAMETER = rf"%{_NAME};"
+_MARKUP = r"<!(?:ENTITY|ATTLIST|ELEMENT|NOTATION)(?:[^\"'<>]|\"[^\"]*\"|'[^']*')*>"
+_ENTITY = (
     rf"<!ENTITY{_S}+(%{_S}+)?({_NAME}){_S}+"
     rf"(?:({_LITERAL})|{_EXTERNAL}({_S}+NDATA{_S}+{_NAME})?){_S}*>"
-).fullmatch
+)
 # References by ASCII names: those that are not found here stay undefined and are refused.
-_used = re.compile(r"&([A-Za-z_][A-Za-z0-9._-]*);")
+_USED = r"&([A-Za-z_][A-Za-z0-9._-]*);"
 
 _PREDEFINED = {"lt", "gt", "amp", "quot", "apos"}
 
@@ -47,13 +51,13 @@ _PREDEFINED = {"lt", "gt", "amp", "quot", "apos"}
 def plain(data: bytes, path: str) -> str:
     """The text of a file, its head rewritten. Raises `ConfigError` (with `path`)."""
     text = _decode(data, path)
-    match = _declaration(text)
-    standalone = False
-    if match is not None:
+    start, standalone = 0, False
+    if text.startswith("<?xml") and (match := re.match(_DECLARATION, text)) is not None:
         standalone = match[4] == "yes"
-        text = '<?xml version="1.0"?>' + _blank(match[0]) + text[match.end() :]
-    start = 0 if match is None else len('<?xml version="1.0"?>')
-    return _rewrite(text, start, standalone, path)
+        declaration = '<?xml version="1.0"?>' + _blank(match[0])
+        text = declaration + text[match.end() :]
+        start = len(declaration)
+    return _Head(text, path, standalone).rewritten(start)
 
 
 def _decode(data: bytes, path: str) -> str:
@@ -79,54 +83,73 @@ def _blank(text: str) -> str:
     return "\n" * text.count("\n")
 
 
-def _rewrite(text: str, start: int, standalone: bool, path: str) -> str:
-    """`text` with its document type, if there is one after `start`, made harmless."""
+class _Head:
+    """The document type declaration of a text, and what is left of it."""
 
-    def wrong(what: str) -> ConfigError:
-        line = text.count("\n", 0, place) + 1
-        return ConfigError(f"Error in file {path}, line {line}: {what}", path, line)
+    def __init__(self, text: str, path: str, standalone: bool) -> None:
+        self._text = text
+        self._path = path
+        self._standalone = standalone
+        self._kept: list[str] = []
+        self._defined = set(_PREDEFINED)
+        self._vanish = False  # do undefined entities?
 
-    place = start
-    while (match := _aside(text, place)) is not None:
-        place = match.end()
-    if not text.startswith("<!DOCTYPE", place):
-        return text
-    begin = place
-    match = _doctype(text, place)
-    if match is None:
-        raise wrong("malformed document type declaration")
-    vanish = match[2] is not None
-    place = match.end()
-    kept: list[str] = []
-    defined = set(_PREDEFINED)
-    reading = True
-    if match[3] == "[":
-        while (end := _end(text, place)) is None:
-            piece = _aside(text, place) or _reference(text, place) or _markup(text, place)
+    def rewritten(self, place: int) -> str:
+        """The text with its document type, if there is one after `place`, made harmless."""
+        text = self._text
+        while (match := _aside(text, place)) is not None:
+            place = match.end()
+        if not text.startswith("<!DOCTYPE", place):
+            return text
+        match = _doctype(text, place)
+        if match is None:
+            raise self._wrong("malformed document type declaration", place)
+        self._vanish = match[2] is not None
+        end = self._subset(match.end()) if match[3] == "[" else match.end()
+        if self._vanish and not self._standalone:
+            nothing = sorted(set(re.findall(_USED, text)) - self._defined)
+            self._kept.insert(0, "".join(f'<!ENTITY {name} "">' for name in nothing))
+        head = f"<!DOCTYPE {match[1]} [{_blank(match[0])}{''.join(self._kept)}]>"
+        return text[:place] + head + text[end:]
+
+    def _subset(self, place: int) -> int:
+        """Go through the internal subset that begins at `place`; where the declaration ends."""
+        text = self._text
+        reading = True
+        while (end := re.compile(_END).match(text, place)) is None:
+            piece = (
+                _aside(text, place)
+                or re.compile(_PARAMETER).match(text, place)
+                or re.compile(_MARKUP).match(text, place)
+            )
             if piece is None:
-                raise wrong("malformed internal subset of the document type")
+                raise self._wrong("malformed internal subset of the document type", place)
             shown = piece[0]
             if shown.startswith("%"):
-                vanish = True
-                reading = reading and standalone
+                self._vanish = True
+                reading = reading and self._standalone
                 shown = ""
             elif not reading:
                 shown = ""
             elif shown.startswith("<!ENTITY"):
-                entity = _entity(shown)
-                if entity is None:
-                    raise wrong("malformed entity declaration")
-                parameter, name, value, unparsed = entity.groups()
-                if parameter is None:
-                    defined.add(name)
-                if value is None and unparsed is None:
-                    # An empty comment: nothing in text, and refused in an attribute.
-                    shown = "" if parameter else f'<!ENTITY {name} "<!---->">'
-            kept.append(shown if shown == piece[0] else shown + _blank(piece[0]))
+                shown = self._entity(shown, place)
+            self._kept.append(shown if shown == piece[0] else shown + _blank(piece[0]))
             place = piece.end()
-        place = end.end()
-    if vanish and not standalone:
-        nothing = sorted(set(_used.findall(text)) - defined)
-        kept.insert(0, "".join(f'<!ENTITY {name} "">' for name in nothing))
-    head = f"<!DOCTYPE {match[1]} [{_blank(match[0])}{''.join(kept)}]>"
-    return text[:begin] + head + text[place:]
+        return end.end()
+
+    def _entity(self, shown: str, place: int) -> str:
+        """An entity declaration, if it is external one that looks nowhere."""
+        entity = re.fullmatch(_ENTITY, shown)
+        if entity is None:
+            raise self._wrong("malformed entity declaration", place)
+        parameter, name, value, unparsed = entity.groups()
+        if parameter is None:
+            self._defined.add(name)
+        if value is not None or unparsed is not None:
+            return shown
+        # An empty comment: nothing in text, and refused in an attribute.
+        return "" if parameter else f'<!ENTITY {name} "<!---->">'
+
+    def _wrong(self, what: str, place: int) -> ConfigError:
+        line = self._text.count("\n", 0, place) + 1
+        return ConfigError(f"Error in file {self._path}, line {line}: {what}", self._path, line)

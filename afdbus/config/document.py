@@ -82,8 +82,10 @@ def parse(data: bytes, path: str) -> Element:
         text = plain(data, path)
         root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError as error:
+        line, column = error.position
+        reason = error.msg.rpartition(", line ")[0].strip() or error.msg
         raise ConfigError(
-            f"Error in file {path}: {error.msg.strip()}", path, error.lineno
+            f"Error in file {path}, line {line}, column {column}: {reason}", path, line
         ) from None
     namespaces = "xmlns" in text or "<!ENTITY" in text  # an entity can hide the word
     return _element(root, path, namespaces)

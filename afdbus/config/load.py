@@ -23,6 +23,9 @@ from afdbus.policy.ruleset import Buckets, Ruleset
 # dbus-daemon has no such limit and goes on until a path is too long or its stack is.
 MAX_DEPTH = 64
 
+# What libselinux says where nothing is configured.
+_SELINUX_ROOT = "/etc/selinux/targeted"
+
 
 def load(path: str) -> Config:
     """The configuration in the file `path`.
@@ -113,9 +116,9 @@ class _Reader:
         ignore_missing, if_selinux, selinux_relative = wishes
         if if_selinux:  # there is no SELinux mediation here, so it is not enabled
             return
-        if selinux_relative:
-            raise place.error("Could not determine SELinux policy root for relative inclusion")
         path = beside(place.file, element.text)
+        if selinux_relative:
+            path = os.path.join(_SELINUX_ROOT, element.text)
         try:
             draft.absorb(self._included(path, draft, place))
         except MissingFile as error:
