@@ -29,7 +29,7 @@ _ucred = struct.Struct("=iII")
 # dbus-daemon: the longest part of a command line that it shows.
 MAX_COMMAND: Final = 50
 
-# What it shows for each byte: "?" for what does not print (but DEL and 0x7f do), " " for NUL.
+# What it shows for each byte: "?" for what does not print (DEL does, it thinks), " " for NUL.
 _PRINTABLE: Final = bytes(
     0x20 if byte == 0 else byte if 0x20 <= byte <= 0x7F else 0x3F for byte in range(256)
 )
@@ -103,12 +103,12 @@ def _overflow(kind: Literal["uid", "gid"]) -> int | None:
 def command_of(pid: int) -> str:
     """The command line of `pid`, as dbus-daemon writes it into log lines and errors: `comm="..."`.
 
-    At most 50 bytes, one space for each NUL (so that a short one ends in a space), "?" for
-    what does not print.  Empty if there is no such process any more.
+    At most 50 bytes; the last NUL goes, the others become spaces, and "?" stands for what does
+    not print.  Empty if there is no such process any more.
     """
     try:
         with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
             data = file.read(MAX_COMMAND)
     except OSError:
         return ""
-    return data.translate(_PRINTABLE).decode("ascii")
+    return data.removesuffix(b"\0").translate(_PRINTABLE).decode("ascii")

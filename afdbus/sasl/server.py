@@ -7,7 +7,6 @@ socket, and memory for one line only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -37,13 +36,12 @@ class HandshakeFailed(ProtocolViolation):
         self.farewell = farewell
 
 
-_blanks = re.compile(rb"[ \t]++").search
-
-
 def words(text: bytes) -> tuple[bytes, bytes]:
     """`text` up to the first blanks (spaces, tabs), and what follows them."""
-    match = _blanks(text)
-    return (text, b"") if match is None else (text[: match.start()], text[match.end() :])
+    word, _, rest = text.partition(b" ")
+    if b"\t" in word:
+        word, _, rest = text.partition(b"\t")
+    return word, rest.lstrip(b" \t")
 
 
 def from_hex(text: bytes) -> bytes | None:

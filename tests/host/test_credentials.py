@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from kit import Daemon, call
+from kit import Daemon
 
 from afdbus.host import credentials
 from afdbus.host.credentials import command_of, identity_of
@@ -156,10 +156,25 @@ def run_with(*words: bytes) -> str:
     return text
 
 
-def test_command_lines() -> None:
-    assert run_with(b"a", b"bc") == "sh -c echo;read x a bc "
-    assert run_with(b"x" * 100) == "sh -c echo;read x " + "x" * 32
-    assert run_with("ä\n\x1b\x7f\"'".encode()) == "sh -c echo;read x ????\x7f\"' "
+ARGUMENTS = {
+    b"abc": "abc",
+    b"": "",
+    b" ": " ",
+    b"x" * 100: "x" * 32,
+    b"x" * 31: "x" * 31,
+    b"x" * 32: "x" * 32,
+    "\xe4\n\x1b\x7f\"'~".encode(): "????\x7f\"'~",
+}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_command_lines(argument: bytes) -> None:
+    assert run_with(argument) == "sh -c echo;read x " + ARGUMENTS[argument]
+
+
+def test_command_lines_of_several_words() -> None:
+    assert run_with(b"a", b"", b"b") == "sh -c echo;read x a  b"
+    assert run_with(b"a", b"", b"") == "sh -c echo;read x a  "
 
 
 def test_no_such_process() -> None:
@@ -168,14 +183,40 @@ def test_no_such_process() -> None:
         assert command_of(child.pid) == ""
 
 
+# A client that is refused something, shows how, and waits.
+CLIENT = """
+from kit import RawClient, call
+client = RawClient(input())
+client.authenticate()
+client.send(call("Hello"))
+client.read()
+print(client.exchange(call("ListNames"))[-1].args[0], flush=True)
+input()
+"""
+
+
 def test_command_lines_are_those_of_the_daemon(start: Callable[..., Daemon]) -> None:
-    """An error text of the daemon shows our own command line as we would show it."""
+    """The daemon's error texts show a command line as we do."""
     policy = (
         '<policy context="default"><allow user="*"/><allow receive_sender="*"/>'
         '<allow send_interface="org.freedesktop.DBus" send_member="Hello"/></policy>'
     )
-    client = start(policy=policy).join()
-    client.send(call("Hello"))
-    assert client.read().brief[0] == "return"
-    error = client.exchange(call("ListNames"))[-1]
-    assert f'pid={os.getpid()} comm="{command_of(os.getpid())}"' in str(error.args[0])
+    daemon = start(policy=policy)
+    script = daemon.directory / "c"
+    script.write_text(CLIENT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for argument in ARGUMENTS:
+        with subprocess.Popen(
+            [b"p", bytes(script), argument],
+            executable=sys.executable,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(daemon.address.encode() + b"\n")
+            child.stdin.flush()
+            text = child.stdout.readline().decode()
+            assert f'pid={child.pid} comm="{command_of(child.pid)}"' in text
+            child.communicate(b"\n", timeout=20)
