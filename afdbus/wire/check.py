@@ -45,7 +45,7 @@ STEP = 16 * 1024
 # More than any op takes that does not itself wait for its bytes: alignment, length, a signature,
 # a short text, its terminator.
 _REACH = 512
-_SHORT_TEXT = 256
+_SHORT = 256
 
 U32 = {little: struct.Struct("<I" if little else ">I").unpack_from for little in (True, False)}
 
@@ -110,7 +110,7 @@ def walk(
     i = 0
     array_end = -1  # of the array whose elements these ops are; -1 if they are not
     outer: list[tuple[tuple[Op, ...], int, int, int]] = []
-    short_text = _SHORT_TEXT if arrived else STEP
+    short = _SHORT if arrived else STEP
     mark = -1 if arrived else end  # beyond it look up: pause, and wait for bytes
 
     while True:
@@ -159,7 +159,7 @@ def walk(
             position = text + read_length(data, position)[0]
             if position >= end:
                 raise ProtocolViolation("string longer than the body")
-            if position - text > short_text:
+            if position - text > short:
                 yield from _long_text(what, data, text, position, arrived)
             elif data.find(0, text, position + 1) != position:
                 raise ProtocolViolation("string contains NUL or is not terminated")
@@ -208,7 +208,12 @@ def walk(
             if nesting + elements.program.nesting > MAX_DEPTH:
                 raise ProtocolViolation("values nested too deeply")
             if what == ARRAY_OF_ROWS:
-                yield from check_rows(elements, little, data, position, position + length, arrived)
+                if (length - elements.size) % elements.stride:
+                    raise ProtocolViolation("array length does not fit its elements")
+                if length <= short:
+                    check_columns(elements, little, data, position, position + length)
+                else:
+                    yield from _rows(elements, little, data, position, position + length, arrived)
                 position += length
                 continue
             outer.append((ops, i, array_end, depth))
@@ -230,10 +235,12 @@ def walk(
             content = data[text:position]
             position += 1
             if what == SIGNATURE:
-                reason = flaw(content.decode("latin-1"))
-                if reason is not None:
+                reason = content and flaw(content.decode("latin-1"))
+                if reason:
                     raise ProtocolViolation(reason)
                 continue
+            # A signature never seen before costs some four times as much as other bytes.
+            mark -= 3 * len(content)
             outer.append((ops, i, array_end, depth))
             ops, nesting = program_of_variant(bytes(content))
             depth += structs + 1
@@ -280,7 +287,7 @@ def _long_text(
         raise ProtocolViolation("invalid object path")
 
 
-def check_rows(
+def _rows(
     elements: Elements,
     little: bool,
     data: Data,
@@ -288,24 +295,22 @@ def check_rows(
     end: int,
     arrived: Callable[[], int] | None,
 ) -> Iterator[int]:
-    """Check the columns of an array of booleans or structs of fixed size, many rows at once."""
-    stride = elements.stride
-    if (end - start - elements.size) % stride:
-        raise ProtocolViolation("array length does not fit its elements")
-    zeros = elements.zeros[little]
-    flags = elements.flags[little]
-    if not zeros and not flags:
-        return
-    some_rows = max(1, STEP // stride) * stride
+    """`check_columns` for many rows, in steps."""
+    some_rows = max(1, STEP // elements.stride) * elements.stride
     for at in range(start, end, some_rows):
-        if at > start:
-            yield at
         stop = min(at + some_rows, end)
         while arrived is not None and arrived() < stop:
             yield at
-        for column in zeros:
-            if data[at + column : stop : stride].strip(b"\0"):
-                raise ProtocolViolation("padding is not zero, or boolean is neither 0 nor 1")
-        for column in flags:
-            if data[at + column : stop : stride].strip(b"\0\1"):
-                raise ProtocolViolation("boolean is neither 0 nor 1")
+        check_columns(elements, little, data, at, stop)
+        yield stop
+
+
+def check_columns(elements: Elements, little: bool, data: Data, start: int, end: int) -> None:
+    """Check an array of booleans or of structs of fixed size, a whole column of bytes at a time."""
+    stride = elements.stride
+    for column in elements.zeros[little]:
+        if data[start + column : end : stride].strip(b"\0"):
+            raise ProtocolViolation("padding is not zero, or boolean is neither 0 nor 1")
+    for column in elements.flags[little]:
+        if data[start + column : end : stride].strip(b"\0\1"):
+            raise ProtocolViolation("boolean is neither 0 nor 1")

@@ -14,8 +14,8 @@ from typing import Any
 
 from afdbus.errors import ProtocolViolation
 from afdbus.limits import MAX_ARRAY
-from afdbus.wire.check import U32, check_rows, is_path, walk
-from afdbus.wire.layout import ARRAY_OF_ROWS, Elements, program_of
+from afdbus.wire.check import U32, check_columns, is_path, walk
+from afdbus.wire.layout import ARRAY_OF_ROWS, program_of
 from afdbus.wire.signature import ALIGNMENT, FIXED_SIZE, is_signature, split
 
 MAX_LENGTH = 64
@@ -94,7 +94,7 @@ class _Writer:
             "failures": _FAILURES,
             "contents": _CONTENTS[little],
             "variant": _any_content(little),
-            "rows": _rows_checker(little),
+            "check_columns": check_columns,
         }
 
     def write(self, *lines: str) -> None:
@@ -199,9 +199,15 @@ class _Writer:
             return
         what, _, _, _, elements = program_of(kind).ops[0]
         if what == ARRAY_OF_ROWS:
+            assert elements is not None
             name = f"elements{len(self.names)}"
             self.names[name] = elements
-            self.write(f"if n: rows({name}, d, p, {end})", f"p = {end}")
+            self.write(
+                "if n:",
+                f" if (n - {elements.size}) % {elements.stride}: return False",
+                f" check_columns({name}, {self.little}, d, p, {end})",
+                f" p = {end}",
+            )
             self.forget()
             return
         self.write(f"while p < {end}:")
@@ -212,14 +218,6 @@ class _Writer:
         self.indent = self.indent[:-1]
         self.write(f"if p != {end}: return False")
         self.forget()
-
-
-def _rows_checker(little: bool) -> Callable[[Elements, bytes, int, int], None]:
-    def rows(elements: Elements, data: bytes, start: int, end: int) -> None:
-        for _ in check_rows(elements, little, data, start, end, None):
-            pass
-
-    return rows
 
 
 # What is inside variants: functions of (body, index of the variant, containers around it) that
