@@ -89,7 +89,8 @@ class RawClient:
                 packed = array.array("i", fds).tobytes()
                 sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
                 data = data[sent:]
-            self.sock.sendall(data)
+            if data:
+                self.sock.sendall(data)
         except TimeoutError:
             raise HangError(f"the bus has read nothing for {TIMEOUT} s") from None
         except (ConnectionResetError, BrokenPipeError):
