@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from afdbus.errors import AddressError
 from afdbus.host.systemd import listen_fds
@@ -272,30 +273,38 @@ def _bound_tcp(host: str | None, port: str, family: str | None) -> list[socket.s
     sockets: list[socket.socket] = []
     failures: list[str] = []
     chosen = 0  # the port that the kernel gave to the first, where it was free to choose
-    for kind, _, _, _, where in dict.fromkeys(found):
-        ip, free_or_fixed, *rest = where
-        number = free_or_fixed or chosen
-        listening = socket.socket(kind, socket.SOCK_STREAM)
+    for kind, sockaddr in dict.fromkeys((info[0], info[4]) for info in found):
+        where: list[Any] = list(sockaddr)
+        where[1] = where[1] or chosen
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # accepted sockets inherit it
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if kind == socket.AF_INET6 and family is None:
-                # Else the wildcard of IPv6 would collide with that of IPv4.
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((ip, number, *rest))
-            listening.listen(socket.SOMAXCONN)
+            # Else the wildcard of IPv6 would collide with that of IPv4.
+            alone = kind == socket.AF_INET6 and family is None
+            sockets.append(_listening_tcp(kind, tuple(where), alone))
         except OSError as error:
-            listening.close()
-            failures.append(f'Failed to bind socket "{ip!s}" port {number}: {error.strerror}')
-            continue
-        sockets.append(listening)
-        chosen = listening.getsockname()[1]
+            failures.append(f'Failed to bind socket "{where[0]}" port {where[1]}: {error.strerror}')
+        else:
+            chosen = sockets[-1].getsockname()[1]
     if sockets:
         return sockets
     if len(failures) == 1:
         raise _UnavailableError(failures[0])
     raise _UnavailableError(f'Failed to bind to "{host or "*"}":{port} ({"; ".join(failures)})')
+
+
+def _listening_tcp(family: int, where: tuple[Any, ...], v6_only: bool) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # accepted sockets inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if v6_only:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(where)
+        listening.listen(socket.SOMAXCONN)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def _write_nonce(nonce: bytes, sockets: list[socket.socket]) -> tuple[str, list[_File]]:

@@ -1,0 +1,40 @@
+"""What whoever starts a daemon asks of it, beside the configuration."""
+
+from __future__ import annotations
+
+
+class Options:
+    """What the command line asks for.
+
+    `config_file`: absolute.  `address`: instead of all `<listen>`, empty if not given.
+    `print_address`, `print_pid`, `ready_fd`: descriptors, None if not asked for.  `fork` and
+    `syslog`: None leaves it to the configuration.  `nofile`: the (soft, hard) RLIMIT_NOFILE
+    before it was raised, for children.
+    """
+
+    __slots__ = (
+        "address",
+        "config_file",
+        "fork",
+        "nofile",
+        "pidfile",
+        "print_address",
+        "print_pid",
+        "ready_fd",
+        "syslog",
+        "syslog_only",
+        "systemd_activation",
+    )
+
+    def __init__(self) -> None:
+        self.config_file = ""
+        self.address = ""
+        self.print_address: int | None = None
+        self.print_pid: int | None = None
+        self.ready_fd: int | None = None
+        self.fork: bool | None = None
+        self.pidfile = True
+        self.syslog: bool | None = None
+        self.syslog_only = False
+        self.systemd_activation = False
+        self.nofile = (0, 0)
