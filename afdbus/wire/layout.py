@@ -107,7 +107,10 @@ def _array_of(element: Program, structs: int) -> Op:
     what, mask, size, _, _ = element.ops[0]
     if what == FIXED:
         return (ARRAY_OF_FIXED, 3, size, structs, Elements(mask, element))
-    if what == BOOLEAN or (what == STRUCT and _is_fixed(element)):
+    if what == BOOLEAN:
+        # Not a level for dbus-daemon, like other arrays of fixed types.
+        return (ARRAY_OF_ROWS, 3, 0, structs, _rows(element._replace(nesting=-1)))
+    if what == STRUCT and _is_fixed(element):
         return (ARRAY_OF_ROWS, 3, 0, structs, _rows(element))
     return (ARRAY, 3, 0, structs, Elements(mask, element))
 
