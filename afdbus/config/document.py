@@ -48,7 +48,7 @@ def read(path: str) -> Element:
     try:
         data = _content(path)
     except FileNotFoundError as error:
-        raise MissingFile(f'Failed to open "{path}": {error.strerror}', path) from None
+        raise MissingFile(path, path) from error
     except OSError as error:
         raise ConfigError(f'Failed to open "{path}": {error.strerror}', path) from None
     return parse(data, path)
@@ -57,13 +57,15 @@ def read(path: str) -> Element:
 def _content(path: str) -> bytes:
     # Opened once and judged by what was opened; NONBLOCK, since a FIFO would keep us waiting.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f'"{path}" is not a regular file', path)
         if status.st_size > MAX_FILE:
             raise ConfigError(f'File size {status.st_size} of "{path}" is too large.', path)
-        return file.read(MAX_FILE)
+        return os.read(descriptor, MAX_FILE)  # a regular file gives all at once
+    finally:
+        os.close(descriptor)
 
 
 def parse(data: bytes, path: str) -> Element:

@@ -123,8 +123,8 @@ class _Reader:
             draft.absorb(self._included(path, draft, place))
         except MissingFile as error:
             if not ignore_missing:
-                raise MissingFile(error.text, place.file, place.line) from None
-            if error.file != path:  # the file is there, but one that it includes is not
+                raise MissingFile(error.path, place.file, place.line) from None
+            if error.path != path:  # the file is there, but one that it includes is not
                 place.warn(f"'{path}' skipped: {error}")
 
     def _includedir(self, draft: Draft, element: Element, place: Place) -> None:
@@ -145,7 +145,7 @@ class _Reader:
             try:
                 draft.absorb(self._included(path, draft, place))
             except ConfigError as error:
-                if not isinstance(error, MissingFile) or error.file != path:
+                if not isinstance(error, MissingFile) or error.path != path:
                     self.warnings.append(f"Encountered error '{error}' while parsing '{path}'")
         draft.directories.append(directory)
 

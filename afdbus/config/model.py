@@ -10,7 +10,11 @@ from afdbus.policy.ruleset import Ruleset
 
 
 class MissingFile(ConfigError):  # noqa: N818 - named for what happened
-    """A file that had to be there is not (dbus-daemon's error name for it is FileNotFound)."""
+    """`path` had to be there and is not (dbus-daemon's error name for it is FileNotFound)."""
+
+    def __init__(self, path: str, file: str, line: int | None = None) -> None:
+        super().__init__(f'Failed to open "{path}": No such file or directory', file, line)
+        self.path = path
 
 
 class ServiceDirectory(NamedTuple):

@@ -1,0 +1,54 @@
+"""Our session.conf and system.conf, and Debian's: equal in effect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from afdbus.config.load import load
+from afdbus.config.paths import session_config, system_config
+from afdbus.policy.rules import Rule
+
+DEBIAN = "/usr/share/dbus-1/%s.conf"
+OURS = {"session": session_config, "system": system_config}
+
+
+def without_place(rules: object) -> object:
+    if isinstance(rules, dict):
+        return {number: without_place(some) for number, some in rules.items()}
+    assert isinstance(rules, list)
+    plain: list[Rule] = [rule._replace(file="", line=0) for rule in rules]
+    return plain
+
+
+@pytest.mark.parametrize("name", ["session", "system"])
+def test_ours_is_debian_s(name: str) -> None:
+    path = DEBIAN % name
+    if not os.path.exists(path):
+        pytest.skip(f"no {path} to compare with")
+    ours, theirs = load(OURS[name]()), load(path)
+    for field in ours._fields:
+        if field not in ("ruleset", "files", "warnings"):
+            assert getattr(ours, field) == getattr(theirs, field), field
+    assert ours.files[1:] == theirs.files[1:], "the same files are included"
+    for bucket, mine in ours.ruleset.buckets._asdict().items():
+        assert without_place(mine) == without_place(getattr(theirs.ruleset.buckets, bucket)), bucket
+
+
+@pytest.mark.parametrize("name", ["session", "system"])
+def test_it_is_found_in_the_source_tree(name: str) -> None:
+    path = Path(OURS[name]())
+    assert path.is_file()
+    assert path.name == f"{name}.conf"
+    assert load(str(path)).type == name
+
+
+def test_debian_s_service_files_are_understood() -> None:
+    folders = (Path("/usr/share/dbus-1/system.d"), Path("/etc/dbus-1/system.d"))
+    files = [str(file) for folder in folders for file in folder.glob("*.conf")]
+    if not files:
+        pytest.skip("no service has a policy here")
+    config = load(system_config())
+    assert set(files) <= set(config.files)
