@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """Credentials of a peer, taken at accept (SO_PEERCRED and kin), never from what it claims later.
+    """Credentials of a peer, taken at accept (SO_PEERCRED and kin), never from later claims.
 
     `uid`, `gid`, `pid` are None where the transport has no credentials (TCP) or the kernel's
     number means "not mapped into our user namespace".  `gids` is sorted and contains `gid`; None
-    when the groups are unknown.  `label` is the LSM label without trailing NULs.  `command` is the process's name,
-    for log lines and error texts.  `virtual` marks an identity that a test made up.
+    when the groups are unknown.  `label` is the LSM label without trailing NULs.  `command` is the
+    process's name, for log lines and error texts; empty: to be looked up when needed.
+    `virtual` marks an identity that a test made up.
     """
 
     uid: int | None = None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery
+from afdbus.bus.driver.interfaces import INTERFACES
 from afdbus.bus.matchindex import MatchIndex
 from afdbus.bus.names import Names
 from afdbus.bus.replies import TIMEOUT, Replies
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from afdbus.bus.ports import Clock, Host, Journal
     from afdbus.identity import Identity
     from afdbus.limits import Limits
-    from afdbus.policy.decide import PeerPolicy
-    from afdbus.policy.ruleset import Ruleset
+    from afdbus.policy.ruleset import PeerPolicy, Ruleset
 
 # After :1.4294967295 unique names go on with :2.0 (dbus-daemon at INT_MAX).
 _MAX_MINOR = 2**31 - 1
@@ -32,7 +32,8 @@ _MAX_MINOR = 2**31 - 1
 class Bus:
     """The state of one bus.
 
-    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `wake_at` is called with a time
+    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's list of
+    outboxes that have something to be written.  `wake_at` is called with a time
     of `clock` at which `expire` is to be called.  `strict`: a bug is raised and not only logged.
     """
 
@@ -46,6 +47,7 @@ class Bus:
         clock: Clock,
         journal: Journal,
         host: Host,
+        touched: list[Outbox],
         wake_at: Callable[[float], None],
         type_: str | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Bus:
         self.host = host
         self.wake_at = wake_at
         self.type = type_
+        self.interfaces = INTERFACES
         self.strict = bool(os.environ.get("AFDBUS_STRICT"))
 
         self.peers: dict[str, Peer] = {}
@@ -71,7 +74,7 @@ class Bus:
         self.monitors: dict[Peer, list[MatchRule]] = {}
         self.replies = Replies(self)
         self.versions = Versions()
-        self.touched: list[Outbox] = []
+        self.touched = touched
 
         self.dropped = 0
         self.bugs = 0

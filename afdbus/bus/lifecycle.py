@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def welcome(bus: Bus, identity: Identity, port: Port, can_fds: bool) -> Peer:
     """A connection whose handshake is done; it has no name and may only call Hello."""
     outbox = Outbox(bus.touched)
-    outbox.port = port
     return Peer(bus, identity, bus.policy_for(identity), outbox, port, can_fds)
 
 

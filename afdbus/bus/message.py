@@ -26,7 +26,9 @@ class Message:
     `logged`: policy wants each such message in the log, so no plan may stand for it (P11.9).
     """
 
-    __slots__ = ("_arguments", "_whole", "body", "fds", "head", "header", "logged", "sender", "serial")
+    __slots__ = (
+        "_arguments", "_whole", "body", "fds", "head", "header", "logged", "sender", "serial"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,22 +65,27 @@ class Message:
         return self._whole
 
     def arguments(self, count: int) -> list[tuple[str, str] | None]:
-        """The first `count` arguments: (type, text) for strings, paths and signatures, else None."""
+        """The first `count` arguments: (type, text) for strings, paths, signatures, or None."""
         if len(self._arguments) < count:
+            header, body = self.header, bytes(self.body)
             self._arguments = string_arguments(
-                self.header.signature, self.header.little, self.body, 0, len(self.body), count
+                header.signature, header.little, body, 0, len(body), count
             )
         return self._arguments
 
 
 def incoming(
-    header: Header, sender: Peer, frame: bytes | memoryview, head: int, fds: Fds | None
+    header: Header, sender: Peer, frame: bytes | bytearray, head: int, fds: Fds | None
 ) -> Message:
-    """The message in `frame`, whose header of `head` bytes was parsed into `header`."""
+    """The message in `frame`, whose header of `head` bytes was parsed into `header`.
+
+    The body of a frame above the size of one read, a bytearray, is never copied.
+    """
     order = "little" if header.little else "big"
     serial = int.from_bytes(frame[8:12], order)  # type: ignore[arg-type]
     stamped = bytes(frame[:12]) + stamp(header, sender.name or NOT_ACTIVE)
-    return Message(header, sender, serial, stamped, frame[head:], fds)
+    body = frame[head:] if isinstance(frame, bytes) else memoryview(frame)[head:]
+    return Message(header, sender, serial, stamped, body, fds)
 
 
 def _own(type_: int, data: bytes, body: bytes, signature: str) -> Message:

@@ -1,14 +1,15 @@
 """What waits to be written to one peer.
 
 The road appends pieces to `pieces` and nothing else; the loop writes each touched outbox once a
-batch (`server/flush.py`).  A list suffices for that, at 56 bytes for an idle peer where a deque takes 700.
-Only a peer whose socket is full has a `backlog`, and only then is anything counted: what a batch
-adds before the first full socket is bounded by the batch.
+batch (`server/flush.py`).  A list suffices for that, at 56 bytes for an idle peer where a deque
+takes 700.  Only a peer whose socket is full has a `backlog`, and only then is anything counted:
+what a batch adds before the first full socket is bounded by the batch.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.wire.fds import Fds
@@ -59,6 +60,7 @@ class Outbox:
         "offset",
         "pieces",
         "port",
+        "send",
         "shut",
         "size",
         "touched",
@@ -74,8 +76,9 @@ class Outbox:
         self.offset = 0
         self.backlog: deque[Piece] | None = None
         self.charges: deque[tuple[int, Peer | None]] | None = None
-        # The server's writer for this outbox; opaque here.
+        # The server's: who writes this outbox, and the first thing it tries.
         self.port: object = None
+        self.send: Callable[[bytes], int] | None = None
 
     def push(self, piece: Piece) -> None:
         """Append one piece (a whole message, or the next part of one)."""
@@ -99,18 +102,55 @@ class Outbox:
 
     def block(self) -> None:
         """The socket is full: what is left goes into the backlog and is counted from now on."""
-        if not self.blocked:
-            self.blocked = True
-            self.backlog = deque(self.pieces)
-            self.charges = deque()
-            self.size = sum(map(len, self.pieces)) - self.offset
-            self.charges.append((self.size, None))
-            self.pieces.clear()
+        self.blocked = True
+        self.backlog = deque(self.pieces)
+        self.pieces.clear()
+        self.size = sum(map(len, self.backlog))
+        self.charges = deque([(self.size, None)])
+
+    def absorb(self) -> None:
+        """What was pushed (and charged) since goes behind the backlog."""
+        assert self.backlog is not None
+        self.backlog.extend(self.pieces)
+        self.pieces.clear()
 
     def wrote(self, count: int) -> list[Peer]:
-        """`count` bytes of the backlog were written; returns senders that were relieved of some."""
-        assert self.charges is not None
+        """`count` bytes of the backlog were written; returns paused senders who are relieved."""
+        assert self.backlog is not None
         self.size -= count
+        left = count
+        while left:
+            piece = self.backlog[0]
+            rest = len(piece) - self.offset
+            if left < rest:
+                self.offset += left
+                break
+            left -= rest
+            self.offset = 0
+            self.backlog.popleft()
+        return self._discharge(count)
+
+    def spend_fds(self) -> None:
+        """The descriptors of the first piece were sent with its first bytes; the rest is bytes."""
+        assert self.backlog is not None
+        piece = self.backlog[0]
+        assert isinstance(piece, FdPiece)
+        self.backlog[0] = piece.data
+        self.fds -= len(piece.fds.numbers)
+        piece.release()
+
+    def skip(self) -> list[Peer]:
+        """Drop the first piece, of which nothing was written yet, with its descriptors."""
+        assert self.backlog is not None
+        piece = self.backlog.popleft()
+        if isinstance(piece, FdPiece):
+            self.fds -= len(piece.fds.numbers)
+            piece.release()
+        self.size -= len(piece)
+        return self._discharge(len(piece))
+
+    def _discharge(self, count: int) -> list[Peer]:
+        assert self.charges is not None
         relieved: list[Peer] = []
         while count:
             left, sender = self.charges[0]
@@ -142,6 +182,8 @@ class Outbox:
             if isinstance(piece, FdPiece):
                 piece.release()
         self.pieces.clear()
+        self.send = None
+        self.fds = 0
         relieved: list[Peer] = []
         for count, sender in self.charges or ():
             if sender is not None:
@@ -149,5 +191,4 @@ class Outbox:
                 if sender.paused:
                     relieved.append(sender)
         self.unblock()
-        self.fds = 0
         return relieved

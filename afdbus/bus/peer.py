@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.ports import Port
     from afdbus.identity import Identity
-    from afdbus.policy.decide import PeerPolicy
+    from afdbus.policy.ruleset import PeerPolicy
 
 
 class Peer:

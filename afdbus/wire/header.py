@@ -1,9 +1,9 @@
 """The header of a message: parsed and judged once, and stamped with its true sender.
 
 D-Bus specification, "Message Format" and "Header Fields".  A header is walked field by field;
-its fields are kept as the raw slices they came in, so that stamping is a join and not a marshalling.
-Only a header with a field unknown to us takes the general way through the body codec: such fields are
-cut out, as dbus-daemon does since 1.13 (its feature "HeaderFiltering").
+its fields are kept as the raw slices they came in, so that stamping is a join and no marshalling.
+Only a header with a field unknown to us takes the general way through the body codec: such fields
+are cut out, as dbus-daemon does since 1.13 (its feature "HeaderFiltering").
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def frame_length(data: bytes | bytearray, pos: int, limit: int) -> tuple[int, in
     return pos + header, pos + header + body
 
 
-def parse(data: bytes | memoryview, pos: int, end: int) -> Header:
+def parse(data: bytes | bytearray, pos: int, end: int) -> Header:
     """Parse and judge the header in data[pos:end] (from the byte order mark to the final padding).
 
     Raises ProtocolViolation for whatever the specification calls invalid.
@@ -223,7 +223,7 @@ def _walk(header: Header, data: bytes, end: int) -> bool:
         seen |= 1 << code
         pos += 4
         value: str | int
-        if code == REPLY_SERIAL or code == UNIX_FDS:
+        if code in (REPLY_SERIAL, UNIX_FDS):
             if code == REPLY_SERIAL:
                 header.reply_serial_at = pos
             value = int.from_bytes(data[pos : pos + 4], order)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from afdbus.bus import delivery
 from afdbus.bus import message as messages
-from afdbus.bus.driver import interfaces
+from afdbus.bus.driver.privilege import check_privileged
 from afdbus.bus.driver.table import ANY_PATH, ONCE, PRIVILEGED, Answer, Method
 from afdbus.bus.judge import judge
 from afdbus.errors import (
@@ -55,7 +55,7 @@ def handle(bus: Bus, message: Message) -> Method | None:
             f"Call to {method.name} has wrong args ({header.signature}, "
             f"expected {method.takes})\n",
         )
-    arguments = decode(header.signature, header.little, message.body, 0, len(message.body))
+    arguments = decode(header.signature, header.little, bytes(message.body), 0, len(message.body))
     answer = method.handler(peer, header, *arguments)
     reply(peer, message.serial, method, answer)
     return None if method.flags & (ONCE | PRIVILEGED) else method
@@ -65,7 +65,7 @@ def find(peer: Peer, header: Header) -> Method:
     """The method that a call means, if it exists at this path and for this peer."""
     canonical = header.path == BUS_PATH
     found_interface = False
-    for interface in interfaces.INTERFACES:
+    for interface in peer.bus.interfaces:
         if not (canonical or interface.any_path):
             continue
         if header.interface is not None and header.interface != interface.name:
@@ -87,21 +87,6 @@ def find(peer: Peer, header: Header) -> Method:
         UNKNOWN_METHOD if found_interface else UNKNOWN_INTERFACE,
         f"{BUS_NAME} does not understand message {header.member}",
     )
-
-
-def check_privileged(peer: Peer, header: Header) -> None:
-    """Raises AccessDenied unless the peer is root or the daemon's own user, whatever policy says."""
-    uid = peer.identity.uid
-    if uid is not None and uid in (0, peer.bus.own_uid):
-        return
-    bus = peer.bus
-    text = (
-        f"rejected attempt to call {header.member} by connection {peer.name or '(inactive)'} "
-        f"({bus.host.describe(peer.identity)}) with "
-        + ("unknown uid" if uid is None else f"uid {uid}")
-    )
-    bus.journal.security(text)
-    raise BusError(ACCESS_DENIED, text)
 
 
 def reply(peer: Peer, serial: int, method: Method, answer: Answer) -> None:

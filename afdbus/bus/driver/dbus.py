@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import activation, lifecycle, match, ownership
-from afdbus.bus.driver import calls
+from afdbus.bus.driver.privilege import check_privileged
 from afdbus.bus.driver.table import Answer
 from afdbus.errors import (
     ACCESS_DENIED,
@@ -144,7 +144,7 @@ def add_match(peer: Peer, header: Header, text: str) -> Answer:
         raise BusError(LIMITS_EXCEEDED, complaint)
     rule = match.parse(text)
     if rule.eavesdrop:
-        calls.check_privileged(peer, header)
+        check_privileged(peer, header)
     bus.add_rule(peer, rule)
     return b""
 

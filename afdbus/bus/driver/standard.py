@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from afdbus.bus.driver import interfaces as tables
 from afdbus.bus.driver.table import Answer, Interface, introspection
 from afdbus.errors import PROPERTY_READ_ONLY, UNKNOWN_INTERFACE, UNKNOWN_PROPERTY, BusError
 from afdbus.wire.encode import encode
@@ -23,25 +22,25 @@ def features(bus: Bus) -> list[str]:
 
 def interfaces(bus: Bus) -> list[str]:
     """The property Interfaces: the interfaces that a client cannot take for granted."""
-    return [interface.name for interface in tables.INTERFACES if interface.listed]
+    return [interface.name for interface in bus.interfaces if interface.listed]
 
 
-def _interface(name: str) -> Interface:
-    for interface in tables.INTERFACES:
+def _interface(bus: Bus, name: str) -> Interface:
+    for interface in bus.interfaces:
         if interface.name == name:
             return interface
     raise BusError(UNKNOWN_INTERFACE, f'Interface "{name}" not found')
 
 
-def _property(interface: str, name: str) -> Property:
-    for found in _interface(interface).properties:
+def _property(bus: Bus, interface: str, name: str) -> Property:
+    for found in _interface(bus, interface).properties:
         if found.name == name:
             return found
     raise BusError(UNKNOWN_PROPERTY, f'Property "{interface}.{name}" not found')
 
 
 def get(peer: Peer, header: Header, interface: str, name: str) -> Answer:
-    found = _property(interface, name)
+    found = _property(peer.bus, interface, name)
     return encode("v", (found.type, found.getter(peer.bus)))
 
 
@@ -50,18 +49,18 @@ def get_all(peer: Peer, header: Header, interface: str) -> Answer:
         "a{sv}",
         {
             found.name: (found.type, found.getter(peer.bus))
-            for found in _interface(interface).properties
+            for found in _interface(peer.bus, interface).properties
         },
     )
 
 
 def set_(peer: Peer, header: Header, interface: str, name: str, value: Any) -> Answer:
-    _property(interface, name)
+    _property(peer.bus, interface, name)
     raise BusError(PROPERTY_READ_ONLY, f"Property '{interface}.{name}' cannot be set")
 
 
 def introspect(peer: Peer, header: Header) -> Answer:
-    return encode("s", introspection(tables.INTERFACES, header.path or ""))
+    return encode("s", introspection(peer.bus.interfaces, header.path or ""))
 
 
 def get_machine_id(peer: Peer, header: Header) -> Answer:

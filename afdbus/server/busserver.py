@@ -1,0 +1,240 @@
+"""One bus with its listeners and connections, on a loop it may share with others."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from afdbus.bus.bus import Bus
+from afdbus.config.load import load
+from afdbus.config.model import MissingFile
+from afdbus.errors import FAILED, FILE_NOT_FOUND, BusError, ConfigError, ProtocolViolation
+from afdbus.host.credentials import command_of, identity_of
+from afdbus.host.machineid import machine_id
+from afdbus.identity import Identity
+from afdbus.sasl.server import ServerHandshake
+from afdbus.server.connection import Connection
+from afdbus.server.timers import Deadlines
+
+if TYPE_CHECKING:
+    from afdbus.bus.ports import Journal
+    from afdbus.config.model import Config
+    from afdbus.sasl.mechanisms import Keyring
+    from afdbus.server.listeners import Listener
+    from afdbus.server.loop import Loop
+
+# Newcomers accepted in one pass, so that a crowd at the door holds up nobody inside (P4).
+ACCEPTS = 16
+# How long accepting rests when the process or the kernel is out of descriptors, in seconds (P21).
+REST = 1.0
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class BusServer:
+    """Accepts, greets and watches the connections of one bus.
+
+    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: Config,
+        config_file: str,
+        listeners: list[Listener],
+        *,
+        guid: str,
+        own_uid: int,
+        journal: Journal,
+        keyring: Keyring | None,
+    ) -> None:
+        self.loop = loop
+        self.journal = journal
+        self.violations = 0
+        self._config = config
+        self._config_file = config_file
+        self._listeners = listeners
+        self._keyring = keyring
+        self._own_uid = own_uid
+        self._listening = False
+        self._resting = False
+        self._closed = False
+        self._connections: dict[Connection, None] = {}
+        timers = loop.timers
+        self._incomplete: Deadlines[Connection] = Deadlines(
+            timers, lambda: self.bus.limits.auth_timeout, Connection.close
+        )
+        self._fds: Deadlines[Connection] = Deadlines(
+            timers, lambda: self.bus.limits.pending_fd_timeout, Connection.close
+        )
+        self.bus = Bus(
+            guid=guid,
+            limits=config.limits,
+            ruleset=config.ruleset,
+            own_uid=own_uid,
+            clock=timers.clock,
+            journal=journal,
+            host=self,
+            touched=loop.touched,
+            wake_at=lambda when: timers.call_at(when, self.bus.expire),
+            type_=config.type,
+        )
+        self._check_listening()
+
+    # -- listening ---------------------------------------------------------------------------
+
+    def _check_listening(self) -> None:
+        """Newcomers wait in the kernel's queue while too many are half way in, or we rest."""
+        self.bus.incomplete = len(self._incomplete)
+        wanted = (
+            not self._closed
+            and not self._resting
+            and len(self._incomplete) < self.bus.limits.max_incomplete_connections
+        )
+        if wanted == self._listening:
+            return
+        self._listening = wanted
+        for listener in self._listeners:
+            fd = listener.socket.fileno()
+            if wanted:
+                self.loop.register(fd, lambda _, who=listener: self._knock(who))  # type: ignore[misc]
+            else:
+                self.loop.unregister(fd)
+
+    def _knock(self, listener: Listener) -> None:
+        self.loop.accept_last(lambda: self._accept(listener))
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(ACCEPTS):
+            if not self._listening:
+                return
+            try:
+                sock, _ = listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._rest(error)
+                    return
+                continue  # the newcomer left, or a firewall refused it
+            self._admit(sock, listener)
+
+    def _rest(self, error: OSError) -> None:
+        self.journal.warning(f"Cannot accept a connection: {error.strerror}")
+        self._resting = True
+        self._check_listening()
+        self.loop.timers.call_at(self.loop.timers.clock() + REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._check_listening()
+
+    def _admit(self, sock: socket.socket, listener: Listener) -> None:
+        sock.setblocking(False)
+        try:
+            if sock.family == socket.AF_UNIX:
+                identity = identity_of(sock)
+            else:
+                identity = Identity()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            sock.close()  # gone already
+            return
+        connection = Connection(self, sock, identity, listener)
+        self._connections[connection] = None
+        self._incomplete.add(connection)
+        self.loop.register(connection.fd, connection.on_event, connection)
+        self._check_listening()
+
+    # -- what a connection asks for ------------------------------------------------------------
+
+    def handshake(self, identity: Identity, guid: str, allow_fds: bool) -> ServerHandshake:
+        return ServerHandshake(
+            identity,
+            guid,
+            mechanisms=self._config.auth or None,
+            own_uid=self._own_uid,
+            allow_fds=allow_fds,
+            keyring=self._keyring,
+        )
+
+    def admits(self, identity: Identity, mechanism: str) -> bool:
+        """Whether who is authenticated may stay.  As there, it is told by the end alone."""
+        if mechanism == "ANONYMOUS":
+            return self._config.allow_anonymous
+        return self.bus.ruleset.may_connect(identity, self._own_uid).allowed
+
+    def completed(self, connection: Connection) -> None:
+        """It has said Hello."""
+        self._incomplete.discard(connection)
+        self._check_listening()
+
+    def fds_wait(self, connection: Connection) -> None:
+        """Descriptors came whose message is not whole yet; the time for it runs once."""
+        self._fds.add(connection)
+
+    def fds_taken(self, connection: Connection) -> None:
+        if self._fds:
+            self._fds.discard(connection)
+
+    def violated(self, connection: Connection, violation: ProtocolViolation) -> None:
+        """Its bytes were not D-Bus; it is about to be closed."""
+        self.violations += 1
+        peer = connection.peer
+        who = peer.name if peer is not None and peer.name else "(inactive)"
+        self.journal.info(f"Connection {who} broke the protocol and is closed: {violation}")
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        del self._connections[connection]
+        self._incomplete.discard(connection)
+        self._fds.discard(connection)
+        self._resting = False
+        self._check_listening()
+
+    # -- the bus's host ------------------------------------------------------------------------
+
+    def machine_id(self) -> str:
+        return machine_id()
+
+    def describe(self, identity: Identity) -> str:
+        parts = []
+        if identity.uid is not None:
+            parts.append(f"uid={identity.uid}")
+        if identity.pid is not None:
+            command = identity.command or command_of(identity.pid)
+            parts.append(f'pid={identity.pid} comm="{command}"')
+        if identity.label is not None:
+            parts.append(f'label="{identity.label.decode(errors="backslashreplace")}"')
+        return " ".join(parts)
+
+    def reload(self) -> None:
+        """Read everything first; then swap at once, or keep the old and say why (BusError)."""
+        try:
+            config = load(self._config_file)
+        except MissingFile as error:
+            raise BusError(FILE_NOT_FOUND, str(error)) from error
+        except ConfigError as error:
+            raise BusError(FAILED, str(error)) from error
+        for warning in config.warnings:
+            self.journal.warning(warning)
+        self._config = config._replace(
+            auth=self._config.auth, type=self._config.type, listen=self._config.listen
+        )
+        self.bus.configure(config.limits, config.ruleset)
+        self._check_listening()
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End every connection, then listen no more: no second bus can take the name while old
+        peers still talk on this one (S8)."""
+        self._closed = True
+        self._check_listening()
+        for connection in list(self._connections):
+            connection.close()
+        self.loop.flush()
+        for listener in self._listeners:
+            listener.close()

@@ -1,0 +1,404 @@
+"""One connection: its socket, its handshake, the framer between two reads, its peer on the bus.
+
+In a turn everything that is wrong with the other end shows as a ProtocolViolation or an OSError,
+and both end the connection here.  Anything else is a bug of ours and ends it in `loop.py`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from afdbus.bus import lifecycle
+from afdbus.bus.road import travel, whole
+from afdbus.errors import ProtocolViolation
+from afdbus.identity import Identity
+from afdbus.limits import MAX_FDS
+from afdbus.sasl.server import ServerHandshake
+from afdbus.server.flush import drain
+from afdbus.server.loop import GONE, IN, OUT
+from afdbus.wire.check import check_in_steps
+from afdbus.wire.fds import close_all
+from afdbus.wire.framing import LARGE, Framer
+from afdbus.wire.header import FIXED, frame_length, parse
+
+if TYPE_CHECKING:
+    from afdbus.bus.peer import Peer
+    from afdbus.server.busserver import BusServer
+    from afdbus.server.listeners import Listener
+
+# What one read of a heavy peer asks for, so that a flood is served in small turns (P4).
+HEAVY_READ = 16 * 1024
+# The handshake's lines are short, and nobody has earned more memory yet.
+HANDSHAKE_READ = 2048
+# How long one turn may check a large body, in seconds (P1).
+CHECK_TURN = 0.002
+
+_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_MESSAGE_FLAGS = socket.MSG_CMSG_CLOEXEC
+
+
+class Connection:
+    """A client's connection, from accept to close."""
+
+    __slots__ = (
+        "_checking",
+        "_closed",
+        "_framer",
+        "_handshake",
+        "_heavy",
+        "_hungry",
+        "_identity",
+        "_interest",
+        "_nonce",
+        "_passes_fds",
+        "_recv",
+        "_server",
+        "_unsent",
+        "fd",
+        "peer",
+        "sock",
+    )
+
+    def __init__(
+        self, server: BusServer, sock: socket.socket, identity: Identity, listener: Listener
+    ) -> None:
+        self._server = server
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer: Peer | None = None
+        self._recv = sock.recv
+        self._identity = identity
+        self._passes_fds = sock.family == socket.AF_UNIX
+        self._handshake: ServerHandshake | None = server.handshake(
+            identity, listener.guid, self._passes_fds
+        )
+        self._nonce = listener.nonce
+        self._framer = Framer()
+        self._unsent = b""
+        self._interest: int | None = IN
+        self._heavy = False  # its last read filled the buffer
+        self._hungry = False  # whole messages wait in the framer
+        self._closed = False
+        self._checking: tuple[Iterator[None], bytearray, int] | None = None
+
+    # -- events ------------------------------------------------------------------------------
+
+    def on_event(self, event: int) -> None:
+        """The loop's news about our descriptor."""
+        if event == IN and not self._heavy:
+            self._read(LARGE)
+            return
+        if event & OUT:
+            if self._handshake is not None:
+                self._send_unsent()
+            elif self.peer is not None:
+                drain(self.peer.outbox)
+            if not event & (IN | GONE) or self._closed:
+                return
+        if self._interest is None or not self._interest & IN:
+            # Gone while it is paused: an event that would come for ever (P20).  What it sent
+            # before still counts and is read when it may go on.
+            self._set_interest(None)
+        elif self._heavy:
+            self._server.loop.wait_turn(self)
+        else:
+            self._read(LARGE)
+
+    def turn(self) -> None:
+        """Our turn among the heavy ones."""
+        if self._closed or (self.peer is not None and self.peer.paused):
+            return
+        if self._checking is not None:
+            self._go_on_checking()
+        elif self._hungry:
+            self._hungry = False
+            data = self._framer.rest
+            self._framer.rest = b""
+            self._travel(data)
+        else:
+            self._read(HEAVY_READ)
+
+    def _read(self, size: int) -> None:
+        if self._hungry or self._checking is not None:
+            self._server.loop.wait_turn(self)
+            return
+        try:
+            if self._framer.large is not None:
+                self._read_large()
+                return
+            data = self._receive(HANDSHAKE_READ if self._handshake is not None else size)
+        except BlockingIOError:
+            self._heavy = False
+            return
+        except OSError:
+            self.close()
+            return
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if not data:
+            self.close()
+            return
+        self._heavy = len(data) == size
+        if self._handshake is not None:
+            self._greet(data)
+            return
+        rest = self._framer.rest
+        if rest:
+            data = rest + data
+            self._framer.rest = b""
+        self._travel(data)
+
+    def _receive(self, size: int) -> bytes:
+        if not self._passes_fds:
+            return self._recv(size)
+        data, ancillary, flags, _ = self.sock.recvmsg(size, _ANCILLARY, _MESSAGE_FLAGS)
+        if ancillary or flags & socket.MSG_CTRUNC:
+            self._take_ancillary(ancillary, flags)
+        return data
+
+    def _take_ancillary(self, ancillary: list[tuple[int, int, bytes]], flags: int) -> None:
+        """Descriptors go into the framer; too many of them, and they are closed and it ends."""
+        numbers = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        peer = self.peer
+        if flags & socket.MSG_CTRUNC or peer is None or not peer.can_fds:
+            # From a client that did not ask for them they vanish, as with a plain recv.
+            close_all(numbers)
+            if flags & socket.MSG_CTRUNC:
+                raise ProtocolViolation("more file descriptors than fit")
+            return
+        if len(numbers) > peer.bus.limits.max_message_unix_fds:
+            close_all(numbers)
+            raise ProtocolViolation(f"{len(numbers)} file descriptors at once")
+        self._framer.receive_fds(list(numbers))
+
+    # -- handshake ---------------------------------------------------------------------------
+
+    def _greet(self, data: bytes) -> None:
+        handshake = self._handshake
+        assert handshake is not None
+        if self._nonce:
+            expected, self._nonce = self._nonce, self._nonce[len(data) :]
+            if data[: len(expected)] != expected[: len(data)]:
+                self.close()
+                return
+            data = data[len(expected) :]
+        try:
+            self._unsent += handshake.receive(data)
+        except ProtocolViolation as violation:
+            self._unsent += getattr(violation, "farewell", b"")
+            self._send_unsent()
+            self.close()
+            return
+        self._send_unsent()
+        if handshake.done and not self._closed:
+            self._begin(handshake)
+
+    def _begin(self, handshake: ServerHandshake) -> None:
+        self._handshake = None
+        identity = self._identity
+        if handshake.uid != identity.uid:
+            identity = Identity(uid=handshake.uid)
+        if not self._server.admits(identity, handshake.mechanism):
+            self.close()
+            return
+        peer = lifecycle.welcome(self._server.bus, identity, self, handshake.unix_fds)
+        self.peer = peer
+        peer.outbox.port = self
+        peer.outbox.send = self.sock.send
+        if self._unsent:
+            peer.outbox.push(self._unsent)
+            self._unsent = b""
+        if handshake.leftover:
+            self._travel(handshake.leftover)
+
+    def _send_unsent(self) -> None:
+        if not self._unsent:
+            return
+        try:
+            sent = self.sock.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self._unsent = self._unsent[sent:]
+        self.want_write(bool(self._unsent))
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def _travel(self, data: bytes) -> None:
+        peer = self.peer
+        assert peer is not None
+        try:
+            pos, spent = travel(peer, data, 0)
+            if pos < len(data) and not self._closed:
+                self._keep(data[pos:], spent)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if not self._closed:
+            self._after_turn(peer)
+
+    def _keep(self, rest: bytes, spent: bool) -> None:
+        framer = self._framer
+        if spent:
+            framer.rest = rest
+            self._hungry = True
+            self._server.loop.wait_turn(self)
+            return
+        if len(rest) >= FIXED:
+            bus = self._server.bus
+            _, end = frame_length(rest, 0, bus.limits.max_message_size)
+            if end > LARGE:
+                framer.begin(rest, end)
+                return
+        framer.rest = rest
+
+    def _after_turn(self, peer: Peer) -> None:
+        """Back-pressure, and the time that descriptors may wait for their message."""
+        if peer.charged or peer.charged_fds:
+            limits = peer.bus.limits
+            if (
+                peer.charged > limits.max_incoming_bytes
+                or peer.charged_fds > limits.max_incoming_unix_fds
+            ):
+                peer.paused = True
+                self._set_interest((self._interest or 0) & ~IN)
+        fds = self._framer.fds
+        if fds is None:
+            self._server.fds_taken(self)
+        elif len(fds) > peer.bus.limits.max_message_unix_fds and not self._hungry:
+            self._violated(ProtocolViolation("more file descriptors than messages take"))
+        else:
+            self._server.fds_wait(self)
+
+    def _read_large(self) -> None:
+        framer = self._framer
+        with framer.room() as room:
+            if self._passes_fds:
+                count, ancillary, flags, _ = self.sock.recvmsg_into(
+                    [room], _ANCILLARY, _MESSAGE_FLAGS
+                )
+                if ancillary or flags & socket.MSG_CTRUNC:
+                    self._take_ancillary(ancillary, flags)
+            else:
+                count = self.sock.recv_into(room)
+        if not count:
+            self.close()
+            return
+        if framer.advance(count):
+            frame = framer.finish()
+            head, _ = frame_length(frame, 0, len(frame))
+            header = parse(frame, 0, head)
+            steps = check_in_steps(header.signature, header.little, frame, head, len(frame))
+            self._checking = (steps, frame, head)
+            self._go_on_checking()
+
+    def _go_on_checking(self) -> None:
+        """Check a large body for a while; once it is known valid the message is routed (P1)."""
+        assert self._checking is not None
+        peer = self.peer
+        assert peer is not None
+        steps, frame, head = self._checking
+        until = time.monotonic() + CHECK_TURN
+        try:
+            for _ in steps:
+                if time.monotonic() >= until:
+                    self._server.loop.wait_turn(self)
+                    return
+            self._checking = None
+            whole(peer, frame, head, checked=True)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if not self._closed:
+            self._after_turn(peer)
+
+    # -- the bus's port ----------------------------------------------------------------------
+
+    def active(self) -> None:
+        self._server.completed(self)
+
+    def take_fds(self, count: int) -> list[int] | None:
+        return self._framer.take_fds(count)
+
+    def resume(self) -> None:
+        self._set_interest((self._interest or 0) | IN)
+        if self._hungry or self._checking is not None:
+            self._server.loop.wait_turn(self)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def want_write(self, wanted: bool) -> None:
+        if self._interest is not None:
+            self._set_interest(self._interest | OUT if wanted else self._interest & ~OUT)
+
+    def write_again(self) -> None:
+        self._server.loop.again(self._drain)
+
+    def _drain(self) -> None:
+        if self.peer is not None and not self._closed:
+            drain(self.peer.outbox)
+
+    def write_failed(self) -> None:
+        # Nothing more can reach it.  What it sent before it went is still read; the end of that
+        # is the end of the connection.
+        if self.peer is not None:
+            for sender in self.peer.outbox.close():
+                self._server.bus.relieve(sender)
+        self.want_write(False)
+
+    def relieve(self, senders: Sequence[Peer]) -> None:
+        for sender in senders:
+            self._server.bus.relieve(sender)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _set_interest(self, interest: int | None) -> None:
+        """What the loop tells us about; None: nothing, not even that the other end is gone."""
+        loop = self._server.loop
+        if interest == self._interest or self._closed:
+            return
+        if interest is None:
+            loop.unregister(self.fd)
+        elif self._interest is None:
+            loop.register(self.fd, self.on_event, self, interest)
+        else:
+            loop.modify(self.fd, interest)
+        self._interest = interest
+
+    def _violated(self, violation: ProtocolViolation) -> None:
+        self._server.violated(self, violation)
+        self.close()
+
+    def abort(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; what is queued for it is offered to the socket once."""
+        if self._closed:
+            return
+        server = self._server
+        peer = self.peer
+        if peer is not None and not peer.outbox.shut and peer.outbox.pieces:
+            drain(peer.outbox)
+        self._set_interest(None)
+        self._closed = True
+        server.loop.drop_turn(self)
+        self._checking = None
+        if peer is not None:
+            lifecycle.farewell(server.bus, peer)
+        self._framer.close()
+        server.forget(self)
+        with contextlib.suppress(OSError):  # it may be gone already
+            self.sock.shutdown(socket.SHUT_RDWR)
+        server.loop.close_later(self.sock)

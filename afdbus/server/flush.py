@@ -1,0 +1,146 @@
+"""Writes outboxes: one bounded write for each receiver and batch (P7, P27, P29)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from array import array
+from typing import TYPE_CHECKING, Protocol
+
+from afdbus.bus.outbox import FdPiece, Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from afdbus.bus.peer import Peer
+
+# What one write joins at the most, and what one receiver gets in one turn, in bytes.
+JOIN = 256 * 1024
+TURN = 1024 * 1024
+# Pieces in one sendmsg: half of the kernel's UIO_MAXIOV.
+VECTOR = 512
+# Below this, joining is cheaper than a vector.
+SMALL = 32 * 1024
+
+
+class Writer(Protocol):
+    """A connection, as far as writing to it goes."""
+
+    sock: socket.socket
+
+    def want_write(self, wanted: bool) -> None:
+        """Whether to be told when the socket takes more."""
+
+    def write_again(self) -> None:
+        """There is more to write, and the socket may take it: in the next pass."""
+
+    def write_failed(self) -> None:
+        """The other end is gone; what it sent before still counts."""
+
+    def relieve(self, senders: Sequence[Peer]) -> None:
+        """Messages of these paused senders were written."""
+
+
+def flush(touched: list[Outbox]) -> None:
+    """Write every touched outbox, as far as its socket takes it, and forget that it was touched."""
+    for box in touched:
+        pieces = box.pieces
+        if box.blocked or box.fds:
+            drain(box)
+            continue
+        count = len(pieces)
+        if count == 1:
+            data = pieces[0]
+        elif count and sum(map(len, pieces)) <= SMALL:
+            data = b"".join(pieces)  # type: ignore[arg-type]
+        elif count:
+            drain(box)
+            continue
+        else:
+            continue  # shut since
+        try:
+            sent = box.send(data)  # type: ignore[misc, arg-type]
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            _writer(box).write_failed()
+            continue
+        if sent == len(data):
+            pieces.clear()
+            continue
+        box.block()
+        _writer(box).relieve(box.wrote(sent))
+        _writer(box).want_write(True)
+    touched.clear()
+
+
+def _writer(box: Outbox) -> Writer:
+    return box.port  # type: ignore[return-value]
+
+
+def drain(box: Outbox) -> None:
+    """Write a backlog, as far as the socket takes it and the turn goes."""
+    if box.shut:
+        return
+    waiting = box.blocked
+    if waiting:
+        box.absorb()
+    else:
+        box.block()
+    writer = _writer(box)
+    relieved: list[Peer] = []
+    backlog = box.backlog
+    assert backlog is not None
+    budget = TURN
+    while backlog and budget > 0:
+        try:
+            if isinstance(backlog[0], FdPiece):
+                sent = _send_fds(writer.sock, backlog[0])
+                box.spend_fds()
+            else:
+                sent = _send_vector(writer.sock, box)
+        except BlockingIOError:
+            writer.want_write(True)
+            break
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:
+                # Descriptors nested too deep: the message is lost, its receiver is not
+                # (CVE-2014-3532).
+                relieved += box.skip()
+                continue
+            writer.write_failed()
+            return
+        budget -= sent
+        relieved += box.wrote(sent)
+    if not backlog:
+        box.unblock()
+        if waiting:
+            writer.want_write(False)
+    elif budget <= 0:
+        writer.write_again()
+    if relieved:
+        writer.relieve(relieved)
+
+
+def _send_fds(sock: socket.socket, piece: FdPiece) -> int:
+    """A piece with descriptors starts a sendmsg of its own."""
+    rights = array("i", piece.fds.numbers)
+    return sock.sendmsg([piece.data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def _send_vector(sock: socket.socket, box: Outbox) -> int:
+    """Write the first pieces without descriptors: up to 256 KiB, or one larger piece."""
+    vector: list[bytes | memoryview] = []
+    size = 0
+    skip = box.offset
+    for piece in box.backlog or ():
+        if isinstance(piece, FdPiece) or len(vector) == VECTOR or size >= JOIN:
+            break
+        vector.append(memoryview(piece)[skip:] if skip else piece)
+        size += len(piece) - skip
+        skip = 0
+    if len(vector) == 1:
+        return sock.send(vector[0])
+    if size <= SMALL:
+        return sock.send(b"".join(vector))
+    return sock.sendmsg(vector)

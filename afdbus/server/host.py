@@ -1,0 +1,98 @@
+"""The daemon's trio program: one loop, its bus, and the signals."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import trio
+
+from afdbus.errors import BusError
+from afdbus.host.keyring import CookieKeyring
+from afdbus.host.systemd import notify
+from afdbus.host.users import Users
+from afdbus.server.busserver import BusServer
+from afdbus.server.loop import LINGER, Loop
+from afdbus.wire.address import new_guid
+
+if TYPE_CHECKING:
+    from afdbus.config.model import Config
+    from afdbus.host.journal import Journal
+    from afdbus.server.listeners import Listener
+    from afdbus.server.options import Options
+
+
+def run_daemon(
+    options: Options, config: Config, listeners: list[Listener], journal: Journal
+) -> int:
+    """Serve one bus until SIGTERM; returns the exit status.
+
+    Everything before trio was done by the caller: `listeners` listen, their addresses are printed,
+    privileges are dropped.
+    """
+    daemon = Daemon(options, config, listeners, journal)
+    trio.run(daemon.run, restrict_keyboard_interrupt_to_checkpoints=True)
+    return 0
+
+
+class Daemon:
+    """The process that serves one bus."""
+
+    def __init__(
+        self, options: Options, config: Config, listeners: list[Listener], journal: Journal
+    ) -> None:
+        self._options = options
+        self._journal = journal
+        self._users = Users()
+        self._loop = Loop(journal, LINGER)
+        self._server = BusServer(
+            self._loop,
+            config,
+            options.config_file,
+            listeners,
+            guid=new_guid(),
+            own_uid=os.geteuid(),
+            journal=journal,
+            keyring=CookieKeyring(self._users),
+        )
+
+    async def run(self) -> None:
+        # A full collection over thousands of peers stops the bus (P25); what is here now stays.
+        gc.collect()
+        gc.freeze()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._watch_signals)
+            self._report_ready()
+            await self._loop.run()
+            nursery.cancel_scope.cancel()
+        notify("STOPPING=1")
+        self._server.close()
+        self._loop.close()
+
+    def _report_ready(self) -> None:
+        notify("READY=1")
+        fd = self._options.ready_fd
+        if fd is not None:
+            os.write(fd, b"READY=1\n")
+            os.close(fd)
+
+    async def _watch_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGTERM:
+                    self._loop.stop()
+                    return
+                self._reload()
+
+    def _reload(self) -> None:
+        try:
+            self._users.flush()
+            self._server.reload()
+        except BusError as error:
+            self._journal.error(f"Unable to reload configuration: {error.text}")
+        self._loop.flush()

@@ -1,0 +1,100 @@
+"""Deadlines as data: the loop looks at them once a pass, tests turn the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Timers:
+    """Calls to be made at times of a clock, in seconds."""
+
+    __slots__ = ("_count", "_heap", "clock", "on_sooner")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        # Called when a call is due sooner than all before.
+        self.on_sooner: Callable[[], None] = lambda: None
+
+    def call_at(self, when: float, deed: Callable[[], None]) -> None:
+        self._count += 1
+        sooner = not self._heap or when < self._heap[0][0]
+        heappush(self._heap, (when, self._count, deed))
+        if sooner:
+            self.on_sooner()
+
+    def next(self) -> float | None:
+        """When the next call is due."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self) -> list[Callable[[], None]]:
+        """Take out the calls that are due."""
+        if not self._heap or self._heap[0][0] > self.clock():
+            return []
+        now = self.clock()
+        deeds = []
+        while self._heap and self._heap[0][0] <= now:
+            deeds.append(heappop(self._heap)[2])
+        return deeds
+
+
+class Deadlines(Generic[Key]):
+    """Things that must be done with within the same time each.
+
+    Since all wait equally long, a dictionary in the order of adding is the queue, and one timer
+    serves them all: adding and discarding cost a dictionary access, and nothing is kept for what
+    is done in time.  A timeout below 0 is "never".
+    """
+
+    __slots__ = ("_armed", "_expired", "_milliseconds", "_timers", "_waiting")
+
+    def __init__(
+        self,
+        timers: Timers,
+        milliseconds: Callable[[], int],
+        expired: Callable[[Key], None],
+    ) -> None:
+        self._timers = timers
+        self._milliseconds = milliseconds
+        self._expired = expired
+        self._waiting: dict[Key, float] = {}
+        self._armed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> object:
+        return iter(self._waiting)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._waiting
+
+    def add(self, key: Key) -> None:
+        """Start the time of `key`, unless it is running: it is not prolonged by asking again."""
+        milliseconds = self._milliseconds()
+        when = float("inf") if milliseconds < 0 else self._timers.clock() + milliseconds / 1000
+        when = self._waiting.setdefault(key, when)
+        if not self._armed and when != float("inf"):
+            self._armed = True
+            self._timers.call_at(when, self._check)
+
+    def discard(self, key: Key) -> None:
+        self._waiting.pop(key, None)
+
+    def _check(self) -> None:
+        self._armed = False
+        now = self._timers.clock()
+        while self._waiting:
+            key, when = next(iter(self._waiting.items()))
+            if when > now:
+                if when != float("inf"):
+                    self._armed = True
+                    self._timers.call_at(when, self._check)
+                return
+            del self._waiting[key]
+            self._expired(key)
