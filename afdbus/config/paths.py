@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-import afdbus
-
-_PACKAGE = os.path.dirname(os.path.abspath(afdbus.__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def session_config() -> str:

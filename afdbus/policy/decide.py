@@ -1,9 +1,8 @@
 """Decisions: of all the rules that fit a question, the last one counts (dbus-daemon(1), "policy").
 
-`applies` is the language itself, one condition after the other.  The two indexes only save asking
-rules that cannot fit: rules are filed by the other party's name and by interface, each file with
-the latest rule first, so that among hundreds of rules a decision looks at a handful.  A test
-compares them with reading all rules in order.
+Rules are filed by the other party's name and by interface, each file with the latest rule first,
+so that among hundreds of rules a decision looks at a handful; `_fits` has all other conditions, in
+the order of the manual.  A test compares this with reading all rules one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Question(NamedTuple):
     The header fields are as they are in the message, None where absent.  `reply`: it has a
     REPLY_SERIAL (whatever its type); `requested`: it answers an open call.  `fds`: how many
     descriptors it carries.  `receiver`: all names that the receiving peer owns or waits for, its
-    unique name included (a set or dict, since it is searched); None for the driver and for a
+    unique name included (a set or dict: each once, quick to search); None for the driver and for a
     peer that is still to be started, which go by `destination`.  `sender`: the same for the
     sending peer, None for the driver.  `eavesdropping`: the message is addressed to another.
     """
@@ -61,37 +60,6 @@ def prefixes(name: str) -> Iterator[str]:
         yield name[:dot]
         dot = name.find(".", dot + 1)
     yield name
-
-
-def applies(rule: MessageRule, question: Question) -> bool:
-    """Whether the rule fits the question."""
-    return _interface_fits(rule, question) and _name_fits(rule, question) and _fits(rule, question)
-
-
-def _interface_fits(rule: MessageRule, question: Question) -> bool:
-    # An absent interface fits no allow rule but every deny rule; path, member and error differ.
-    if rule.interface is None:
-        return True
-    if question.interface is None:
-        return not rule.allow
-    return rule.interface == question.interface
-
-
-def _name_fits(rule: MessageRule, question: Question) -> bool:
-    if rule.name is None:
-        return True
-    names, text = _party(rule.receiving, question)
-    if names is None:
-        names = () if text is None else (text,)
-    if rule.prefix:
-        return any(rule.name == prefix for name in names for prefix in prefixes(name))
-    return rule.name in names
-
-
-def _party(receiving: bool, question: Question) -> tuple[Collection[str] | None, str | None]:
-    if receiving:
-        return question.sender, DRIVER
-    return question.receiver, question.destination
 
 
 def _fits(rule: MessageRule, question: Question) -> bool:
@@ -159,73 +127,64 @@ class _File:
 class MessageIndex:
     """The send rules, or the receive rules, of a peer."""
 
-    __slots__ = ("_any", "_by_name", "_by_prefix", "_receiving", "_rules")
+    __slots__ = ("_any", "_by_name", "_by_prefix", "_receiving")
 
     def __init__(self, rules: Sequence[MessageRule], receiving: bool) -> None:
         """`rules` in their order, the last one the strongest."""
         self._receiving = receiving
-        self._rules = list(rules)
-        for place in range(len(self._rules) - 1, -1, -1):
-            if self._rules[place].resets:
-                del self._rules[:place]
-                break
         self._any = _File()
         self._by_name: dict[str, _File] = {}
         self._by_prefix: dict[str, _File] = {}
-        for place in range(len(self._rules) - 1, -1, -1):
-            rule = self._rules[place]
+        for place in range(len(rules) - 1, -1, -1):
+            rule = rules[place]
             if rule.name is None:
                 file = self._any
             else:
                 files = self._by_prefix if rule.prefix else self._by_name
                 file = files.setdefault(rule.name, _File())
             file.add((place, rule, Verdict(True, 0, rule, rule.log)))
+            if rule.resets:
+                break
 
     def decide(self, question: Question) -> Verdict:
-        best = self._latest(self._any, question, None)
-        for file in self._files(question):
-            best = self._latest(file, question, best)
-        if best is None:
-            return Verdict(False)
-        if best[1].allow:
-            return best[2]
-        matched = sum(applies(rule, question) for rule in self._rules)
-        return Verdict(False, matched, best[1], best[1].log)
-
-    def _files(self, question: Question) -> list[_File]:
-        names, text = _party(self._receiving, question)
-        if names is None:
-            if text is None:
-                return []
-            names = (text,)
-        by_name = self._by_name
-        if len(names) <= len(by_name):
-            files = [by_name[name] for name in names if name in by_name]
-        else:
-            files = [file for name, file in by_name.items() if name in names]
-        if self._by_prefix:
-            found = {prefix for name in names for prefix in prefixes(name)}
-            files += [self._by_prefix[prefix] for prefix in found if prefix in self._by_prefix]
-        return files
-
-    @staticmethod
-    def _latest(file: _File, question: Question, best: _Entry | None) -> _Entry | None:
-        """The latest rule of `file` that fits, or `best` if that is later still."""
-        if question.interface is None:
-            others = file.denials
-        else:
-            others = file.by_interface.get(question.interface, _NONE)
-        for entries in (file.plain, others):
+        candidates = self._candidates(question)
+        best: _Entry | None = None
+        for entries in candidates:
             for entry in entries:
                 if best is not None and entry[0] < best[0]:
                     break
                 if _fits(entry[1], question):
                     best = entry
                     break
-        return best
+        if best is None:
+            return Verdict(False)
+        if best[1].allow:
+            return best[2]
+        matched = sum(_fits(entry[1], question) for entries in candidates for entry in entries)
+        return Verdict(False, matched, best[1], best[1].log)
 
-
-_NONE: list[_Entry] = []
+    def _candidates(self, question: Question) -> list[list[_Entry]]:
+        """The rules that fit by the other party's name and by interface, each of them once."""
+        files = [self._any]
+        names, text = question.receiver, question.destination
+        if self._receiving:
+            names, text = question.sender, DRIVER
+        if names is None:
+            names = () if text is None else (text,)
+        by_name = self._by_name
+        if len(names) <= len(by_name):
+            files += [by_name[name] for name in names if name in by_name]
+        else:
+            files += [file for name, file in by_name.items() if name in names]
+        if self._by_prefix:
+            found = {prefix for name in names for prefix in prefixes(name)}
+            files += [self._by_prefix[prefix] for prefix in found if prefix in self._by_prefix]
+        # An absent interface fits no allow rule but every deny rule; path, member and error differ.
+        interface = question.interface
+        if interface is None:
+            return [entries for file in files for entries in (file.plain, file.denials)]
+        others = [file.by_interface[interface] for file in files if interface in file.by_interface]
+        return [file.plain for file in files] + others
 
 
 class OwnIndex:

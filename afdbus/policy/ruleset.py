@@ -65,11 +65,13 @@ class PeerPolicy:
 class Ruleset:
     """All the rules of a bus. Immutable but for a memo of the peers' policies."""
 
-    __slots__ = ("_memo", "_users", "buckets")
+    __slots__ = ("_connect", "_memo", "_users", "buckets")
 
     def __init__(self, buckets: Buckets, users: Users) -> None:
         self.buckets = buckets
         self._users = users
+        everybody = (*buckets.default, *buckets.mandatory)
+        self._connect = tuple(rule for rule in everybody if isinstance(rule, ConnectRule))
         # At most one entry for each combination of buckets, however many peers there are.
         self._memo: dict[tuple[object, ...], PeerPolicy] = {}
 
@@ -86,9 +88,7 @@ class Ruleset:
         if groups is None:
             return Verdict(False)
         verdict = Verdict(identity.uid == own_uid)
-        for rule in (*self.buckets.default, *self.buckets.mandatory):
-            if not isinstance(rule, ConnectRule):
-                continue
+        for rule in self._connect:
             if rule.number is not None:
                 if rule.group:
                     if rule.number not in groups:

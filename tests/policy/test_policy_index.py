@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from afdbus.policy.decide import MessageIndex, OwnIndex, Question, Verdict, applies, prefixes
+from afdbus.policy.decide import DRIVER, MessageIndex, OwnIndex, Question, Verdict, prefixes
 from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, OwnRule
 
 NAMES = ["a", "a.b", "a.b.c", "ab", ":1.1", ":1", "org.freedesktop.DBus", ""]
@@ -18,7 +18,7 @@ flag = st.booleans()
 @st.composite
 def message_rules(draw: st.DrawFn) -> list[MessageRule]:
     receiving = draw(flag)
-    return [
+    rules = [
         MessageRule(
             allow=draw(flag),
             receiving=receiving,
@@ -38,6 +38,7 @@ def message_rules(draw: st.DrawFn) -> list[MessageRule]:
         )
         for line in range(draw(st.integers(0, 12)))
     ]
+    return [rule if rule.name is not None else rule._replace(prefix=False) for rule in rules]
 
 
 questions = st.builds(
@@ -57,13 +58,54 @@ questions = st.builds(
 )
 
 
+def fits(rule: MessageRule, question: Question) -> bool:
+    """The language, once more: every condition of a rule, as the measured semantics have it."""
+    if rule.receiving:
+        names = {DRIVER} if question.sender is None else set(question.sender)
+    elif question.receiver is not None:
+        names = set(question.receiver)
+    else:
+        names = set() if question.destination is None else {question.destination}
+    if rule.prefix:
+        named = any(name == rule.name or name.startswith(f"{rule.name}.") for name in names)
+    else:
+        named = rule.name is None or rule.name in names
+    if question.interface is None:
+        interface = rule.interface is None or not rule.allow
+    else:
+        interface = rule.interface in (None, question.interface)
+    overheard = (
+        not rule.receiving
+        or (rule.allow and (rule.eavesdrop or not question.eavesdropping))
+        or (not rule.allow and (question.eavesdropping or not rule.eavesdrop))
+    )
+    replies = not question.reply or (
+        question.requested or not rule.requested_reply or rule.eavesdrop
+        if rule.allow
+        else rule.requested_reply or not question.requested
+    )
+    broadcast = question.type == 4 and question.destination is None
+    return (
+        named
+        and interface
+        and overheard
+        and replies
+        and rule.type in (0, question.type)
+        and (rule.path is None or question.path in (None, rule.path))
+        and (rule.member is None or question.member in (None, rule.member))
+        and (rule.error is None or question.error_name in (None, rule.error))
+        and rule.broadcast in (None, broadcast)
+        and rule.min_fds <= question.fds <= rule.max_fds
+    )
+
+
 def last_of(rules: list[MessageRule], question: Question) -> tuple[bool, int, object]:
     """Every rule in its order; a bare one makes all before it forgotten."""
     allowed, matched, deciding = False, 0, None
     for rule in rules:
         if rule.resets:
             allowed, matched, deciding = False, 0, None
-        if applies(rule, question):
+        if fits(rule, question):
             allowed, matched, deciding = rule.allow, matched + 1, rule
     return allowed, matched, deciding
 
