@@ -187,7 +187,7 @@ class _Compilations:
                 return
             if full:
                 self._dismiss_one()
-            judge.used = True
+            judge.used = False
             self.table[judge] = None
 
     def _dismiss_one(self) -> None:

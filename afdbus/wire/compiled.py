@@ -286,8 +286,7 @@ def _boolean_content(little: bool) -> _Content:
 _CONTENTS = {
     little: {
         **{
-            b"\1" + code.encode() + b"\0": _fixed_content(size)
-            for code, size in FIXED_SIZE.items()
+            b"\1" + code.encode() + b"\0": _fixed_content(size) for code, size in FIXED_SIZE.items()
         },
         b"\1s\0": _string_content(little),
         b"\1b\0": _boolean_content(little),

@@ -43,9 +43,7 @@ def is_valid(signature: str, little: bool, body: bytes) -> bool:
     fields = [(1, ("o", "/")), (2, ("s", "a.b")), (3, ("s", "C"))]
     if signature:
         fields.append((8, ("g", signature)))
-    header = encode(
-        "yyyyuua(yv)", b"Bl"[little], 4, 0, 1, len(body), 1, fields, little=little
-    )
+    header = encode("yyyyuua(yv)", b"Bl"[little], 4, 0, 1, len(body), 1, fields, little=little)
     message = header + bytes(-len(header) % 8) + body
     error = _Error()
     library.dbus_error_init(ctypes.byref(error))
