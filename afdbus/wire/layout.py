@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from afdbus.errors import ProtocolViolation
+from afdbus.limits import MAX_STRUCT_DEPTH
 from afdbus.wire.signature import ALIGNMENT, FIXED_SIZE, end_of_type, flaw
 
 # What an op's first member says; the rest of the tuple is in `Op`.
@@ -24,8 +25,6 @@ STRUCT = 6  # only the alignment of a struct or dict entry; its members follow
 ARRAY = 7  # of elements with a program of their own
 ARRAY_OF_FIXED = 8  # of fixed types but boolean: only the length matters
 ARRAY_OF_ROWS = 9  # of booleans, or of structs of fixed size: some columns of bytes matter
-
-_BASIC = {"b": BOOLEAN, "s": STRING, "o": PATH, "g": SIGNATURE, "v": VARIANT}
 
 # Signatures up to this length are worth keeping; a program is at most a few KiB then.
 CACHED_LENGTH = 64
@@ -57,6 +56,16 @@ class Program(NamedTuple):
 # inside this program, elements of an array)
 Op: TypeAlias = tuple[int, int, int, int, Elements | None]
 
+_KINDS = {"b": BOOLEAN, "s": STRING, "o": PATH, "g": SIGNATURE, "v": VARIANT}
+# The ops of types without members, by the structs around them: shared by all programs.
+_SIMPLE: list[dict[str, Op]] = [
+    {
+        code: (_KINDS.get(code, FIXED), ALIGNMENT[code] - 1, FIXED_SIZE.get(code, 0), structs, None)
+        for code in (*FIXED_SIZE, "s", "o", "g", "v")
+    }
+    for structs in range(2 * MAX_STRUCT_DEPTH + 1)
+]
+
 
 def program_of(signature: str) -> Program:
     """The program of a signature; raises ProtocolViolation when it is none."""
@@ -78,24 +87,22 @@ def _build(signature: str) -> Program:
     structs = nesting = 0
     outer: list[tuple[list[Op], int, int]] = []
     for code in signature:
-        mask = ALIGNMENT.get(code, 1) - 1
-        if code == "a":
+        simple = _SIMPLE[structs].get(code)
+        if simple is not None:
+            ops.append(simple)
+        elif code == "a":
             outer.append((ops, structs, nesting))
             ops = []
             structs = nesting = 0
             continue
-        if code in "({":
+        elif code in "({":
             if not ops or ops[-1][0] != STRUCT:
                 ops.append((STRUCT, 7, 0, structs, None))
             structs += 1
             nesting = max(nesting, structs)
             continue
-        if code in ")}":
-            structs -= 1
-        elif code in _BASIC:
-            ops.append((_BASIC[code], mask, FIXED_SIZE.get(code, 0), structs, None))
         else:
-            ops.append((FIXED, mask, FIXED_SIZE[code], structs, None))
+            structs -= 1
         while outer and not structs:
             element = Program(tuple(ops), nesting)
             ops, structs, nesting = outer.pop()
@@ -116,26 +123,32 @@ def _array_of(element: Program, structs: int) -> Op:
 
 
 def _is_fixed(program: Program) -> bool:
-    return all(op[0] in (FIXED, BOOLEAN, STRUCT) for op in program.ops)
+    return all([op[0] in (FIXED, BOOLEAN, STRUCT) for op in program.ops])
 
 
 def _rows(program: Program) -> Elements:
     at = 0
-    padding: list[int] = []
-    booleans: list[int] = []
+    big: list[int] = []  # columns that must be zero, in this byte order
+    little: list[int] = []
+    first: list[int] = []  # bytes of booleans
+    last: list[int] = []
     for what, mask, size, _, _ in program.ops:
-        aligned = (at + mask) & ~mask
-        padding.extend(range(at, aligned))
+        padding = -at & mask
+        if padding:
+            columns = range(at, at + padding)
+            big += columns
+            little += columns
+            at += padding
         if what == BOOLEAN:
-            booleans.append(aligned)
-        at = aligned + size
-    alignment = program.ops[0][1]
-    stride = (at + alignment) & ~alignment
-    padding.extend(range(at, stride))
-    big = (*padding, *(boolean + i for boolean in booleans for i in (0, 1, 2)))
-    little = (*padding, *(boolean + i for boolean in booleans for i in (1, 2, 3)))
-    last = tuple(boolean + 3 for boolean in booleans)
-    return Elements(alignment, program, at, stride, (big, little), (last, tuple(booleans)))
+            first.append(at)
+            last.append(at + 3)
+            big += (at, at + 1, at + 2)
+            little += (at + 1, at + 2, at + 3)
+        at += size
+    mask = program.ops[0][1]
+    behind = range(at, at + (-at & mask))
+    zeros = ((*big, *behind), (*little, *behind))
+    return Elements(mask, program, at, behind.stop, zeros, (tuple(last), tuple(first)))
 
 
 def _variant(signature: bytes) -> Program:

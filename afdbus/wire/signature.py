@@ -27,7 +27,12 @@ def flaw(text: str) -> str | None:
     structs = dicts = arrays = 0
     last = ""
     for code in text:
-        if last == "{" and code not in BASIC:
+        if code in BASIC:  # first, since most are
+            counts[-1] += 1
+            arrays = 0
+            last = code
+            continue
+        if last == "{":
             return "dict entry key is not a basic type"
         if code == "a":
             # dbus-daemon counts neighbours only: "a" 20 times, "(", "a" 20 times passes there,
@@ -74,7 +79,7 @@ def flaw(text: str) -> str | None:
             opened.pop()
             counts.pop()
             counts[-1] += 1
-        elif code in BASIC or code == "v":
+        elif code == "v":
             counts[-1] += 1
         else:
             return "unknown type code"
