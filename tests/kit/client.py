@@ -10,13 +10,14 @@ import array
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from kit.message import METHOD_CALL, Message, Received, call, total_length
+from kit.message import BUS, METHOD_CALL, Message, Received, call, total_length
 
 TIMEOUT = 20.0
 """Seconds after which silence is a failure: far more than a loaded machine needs."""
@@ -184,9 +185,12 @@ class RawClient:
         return messages
 
     def exchange(self, message: Message) -> list[Received]:
-        """Send a call and read up to its answer; the answer is the last in the list."""
+        """Send a call and read up to the bus's answer, which is the last in the list."""
         serial = self.send(message)
-        return self.read_until(lambda m: m.reply_serial == serial, f"the answer to {message}")
+        return self.read_until(
+            lambda m: m.reply_serial == serial and m.sender in (BUS, None),
+            f"the answer to {message}",
+        )
 
     def ask(self, message: Message) -> Received:
         """Send a call and read its answer, which must be the very next message."""
@@ -214,6 +218,12 @@ class RawClient:
 
     def briefs(self) -> list[tuple[Any, ...]]:
         return [message.brief for message in self.sync()]
+
+    def until_gone(self, name: str) -> None:
+        """Ask until nobody owns the name any more."""
+        deadline = time.monotonic() + TIMEOUT
+        while self.bus("NameHasOwner", "s", name).args[0]:
+            assert time.monotonic() < deadline, f"{name} is still owned after {TIMEOUT} s"
 
     def receive_call(self) -> Received:
         """The next message, which must be a method call."""

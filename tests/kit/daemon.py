@@ -152,20 +152,24 @@ class Daemon:
         deadline = time.monotonic() + TIMEOUT
         while True:
             self.control.sync()
-            names = [n for n in self.control.bus("ListNames").args[0] if n != self.control.name]
+            names = sorted(self.control.bus("ListNames").args[0])
             fds = self.open_fds()
-            if names == ["org.freedesktop.DBus"] and fds <= self.idle_fds:
+            if names == self.idle_names and fds <= self.idle_fds:
                 return
-            assert time.monotonic() < deadline, (
-                f"left behind: names {names}, {fds} descriptors instead of {self.idle_fds}"
-                f"\n{self.log()}"
-            )
+            if time.monotonic() > deadline:
+                expected = self.idle_names, self.idle_fds
+                self.idle_names, self.idle_fds = names, fds  # told once is enough
+                raise AssertionError(
+                    f"left behind: names and number of descriptors are {names, fds} instead of "
+                    f"{expected}\n{self.log()}"
+                )
 
     def watch(self) -> None:
         """From now on `settle` compares with the present."""
         self.control = RawClient(self.address)
         self.control.authenticate()
         self.control.hello()
+        self.idle_names = sorted(self.control.bus("ListNames").args[0])
         self.idle_fds = self.open_fds()
 
     # -- the end

@@ -170,9 +170,11 @@ def test_fds_left_over_are_closed_with_the_connection(daemon: Daemon, files: Fil
     client = daemon.connect()
     client.send_bytes(call("GetId").pack(9), files(5))
     assert client.read().brief[0] == "return"
+    watcher = daemon.connect()
+    assert daemon.open_fds() == before + 7
     client.close()
-    while daemon.open_fds() > before:
-        daemon.connect().close()
+    watcher.until_gone(client.name)
+    assert daemon.open_fds() == before + 1
 
 
 # -- not negotiated
@@ -246,6 +248,5 @@ def test_undelivered_fds_are_closed_when_the_receiver_leaves(
         alice.send(message)
     alice.alive()
     receiver.close()
-    while alice.bus("NameHasOwner", "s", receiver.name).args[0]:
-        pass
+    alice.until_gone(receiver.name)
     assert daemon.open_fds() == before

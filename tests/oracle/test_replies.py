@@ -227,8 +227,7 @@ def test_caller_leaves(daemon: Daemon, bob: RawClient) -> None:
     caller.sync()
     caller.close()
     received = bob.receive_call()
-    while bob.bus("NameHasOwner", "s", caller.name).args[0]:
-        pass
+    bob.until_gone(caller.name)
     reply = bob.ask(method_return(received))
     text = f"The name {caller.name} was not provided by any .service files"
     assert reply.brief == ("error", f"{BUS}.Error.ServiceUnknown", text)
