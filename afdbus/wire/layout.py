@@ -123,7 +123,7 @@ def _array_of(element: Program, structs: int) -> Op:
 
 
 def _is_fixed(program: Program) -> bool:
-    return all([op[0] in (FIXED, BOOLEAN, STRUCT) for op in program.ops])
+    return {op[0] for op in program.ops} <= {FIXED, BOOLEAN, STRUCT}
 
 
 def _rows(program: Program) -> Elements:
