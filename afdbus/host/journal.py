@@ -100,6 +100,7 @@ class Journal:
                 text = f"{self.prefix}{missing} lines of this log were lost"
                 if self._write(_DAEMON_WARNING, text):
                     told += missing
+        self._disconnect()
 
     def _write(self, priority: int, line: str) -> bool:
         """Give the line to all who should have it; whether anybody took it."""
@@ -124,12 +125,15 @@ class Journal:
             except BlockingIOError:
                 return False
             except OSError:
-                if self._socket is not None:
-                    self._socket.close()
-                    self._socket = None
+                self._disconnect()
             else:
                 return True
         return False
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 def _write_stderr(line: str) -> bool:
