@@ -92,8 +92,11 @@ class Journal:
 
     def _write_all(self) -> None:
         told = 0
-        while (entry := self._queue.get()) is not None:
-            if not self._write(*entry):
+        going_on = True
+        while going_on:
+            entry = self._queue.get()
+            going_on = entry is not None
+            if entry is not None and not self._write(*entry):
                 self._failed += 1
             missing = self._overflow - told
             if missing and self._queue.empty():
