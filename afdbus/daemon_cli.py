@@ -147,7 +147,7 @@ def _introspection() -> str:
     from afdbus.bus.driver.interfaces import INTERFACES
     from afdbus.bus.driver.table import introspection
 
-    return introspection(INTERFACES, "/org/freedesktop/DBus")
+    return introspection(INTERFACES, "/org/freedesktop/DBus") + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
