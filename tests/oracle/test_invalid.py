@@ -123,7 +123,7 @@ def test_padding_after_the_header(alice: RawClient, to: RawClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "missing"),
+    ("what", "missing"),
     [
         (METHOD_CALL, PATH),
         (METHOD_CALL, MEMBER),
@@ -136,16 +136,16 @@ def test_padding_after_the_header(alice: RawClient, to: RawClient) -> None:
     ],
 )
 def test_required_field_is_missing(
-    alice: RawClient, to: RawClient, kind: int, missing: int
+    alice: RawClient, to: RawClient, what: int, missing: int
 ) -> None:
     fields = [*CALL, (DESTINATION, "s", to.name), (REPLY_SERIAL, "u", 1), (ERROR_NAME, "s", "a.B")]
-    refused(alice, to, Message(kind, fields).without(missing).pack(9))
+    refused(alice, to, Message(what, fields).without(missing).pack(9))
 
 
-@pytest.mark.parametrize("kind", [METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL])
-def test_fields_that_are_not_needed(alice: RawClient, to: RawClient, kind: int) -> None:
+@pytest.mark.parametrize("what", [METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL])
+def test_fields_that_are_not_needed(alice: RawClient, to: RawClient, what: int) -> None:
     fields = [*CALL, (DESTINATION, "s", to.name), (REPLY_SERIAL, "u", 1), (ERROR_NAME, "s", "a.B")]
-    accepted(alice, to, Message(kind, fields).pack(9))
+    accepted(alice, to, Message(what, fields).pack(9))
 
 
 GOOD_FIELDS: list[Field] = [
@@ -249,7 +249,7 @@ def test_unknown_field_of_any_type(alice: RawClient, to: RawClient, field: Field
     accepted(alice, to, message(to, field).pack(9))
 
 
-@pytest.mark.parametrize("kind", [METHOD_CALL, SIGNAL, METHOD_RETURN])
+@pytest.mark.parametrize("what", [METHOD_CALL, SIGNAL, METHOD_RETURN])
 @pytest.mark.parametrize(
     "field",
     [
@@ -264,13 +264,13 @@ def test_unknown_field_of_any_type(alice: RawClient, to: RawClient, field: Field
 )
 @pytest.mark.parametrize("destination", ["to", BUS, None])
 def test_local_is_reserved(
-    alice: RawClient, to: RawClient, kind: int, field: Field, destination: str | None
+    alice: RawClient, to: RawClient, what: int, field: Field, destination: str | None
 ) -> None:
     fields = [field if field[0] == usual[0] else usual for usual in CALL]
     fields.append((REPLY_SERIAL, "u", 1))
     if destination is not None:
         fields.append((DESTINATION, "s", to.name if destination == "to" else destination))
-    refused(alice, to, Message(kind, fields).pack(9))
+    refused(alice, to, Message(what, fields).pack(9))
 
 
 # -- the body

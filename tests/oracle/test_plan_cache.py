@@ -233,9 +233,9 @@ def test_p11_5_a_refused_call_is_not_open(alice: RawClient, bob: RawClient) -> N
 
 
 @pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("kind", ["return", "error", "signal", "call"])
+@pytest.mark.parametrize("what", ["return", "error", "signal", "call"])
 def test_p11_6_whatever_has_a_reply_serial_takes_the_call(
-    alice: RawClient, bob: RawClient, kind: str, last: bool
+    alice: RawClient, bob: RawClient, what: str, last: bool
 ) -> None:
     for number in range(OFTEN):
         alice.send(peer_call(bob.name, "Same", serial=SERIAL))
@@ -246,7 +246,7 @@ def test_p11_6_whatever_has_a_reply_serial_takes_the_call(
             "error": Message(3, [(DESTINATION, "s", alice.name), (4, "s", "com.example.Error")]),
             "signal": signal("S", destination=alice.name),
             "call": silent(alice),
-        }[kind]
+        }[what]
         field = (REPLY_SERIAL, "u", SERIAL)
         message.fields = [*message.fields, field] if last else [field, *message.fields]
         bob.send(message)

@@ -181,8 +181,8 @@ def test_many_messages_in_one_write(alice: RawClient, bob: RawClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["com.example.None", ":1.999999"])
-@pytest.mark.parametrize("kind", ["call", "signal", "return", "error"])
-def test_absent_destination(alice: RawClient, name: str, kind: str) -> None:
+@pytest.mark.parametrize("what", ["call", "signal", "return", "error"])
+def test_absent_destination(alice: RawClient, name: str, what: str) -> None:
     """Whatever it is that cannot be delivered, its sender is told."""
     fields = [(DESTINATION, "s", name), (REPLY_SERIAL, "u", 5)]
     message = {
@@ -190,7 +190,7 @@ def test_absent_destination(alice: RawClient, name: str, kind: str) -> None:
         "signal": signal("S", destination=name),
         "return": Message(METHOD_RETURN, fields),
         "error": Message(ERROR, [*fields, (ERROR_NAME, "s", "com.example.Error")]),
-    }[kind]
+    }[what]
     text = f"The name {name} was not provided by any .service files"
     assert alice.ask(message).brief == ("error", UNKNOWN, text)
     message.flags = NO_REPLY_EXPECTED
@@ -217,14 +217,14 @@ def test_name_that_was_there(daemon: Daemon, alice: RawClient, bob: RawClient) -
 # -- without destination
 
 
-@pytest.mark.parametrize("kind", [METHOD_RETURN, ERROR])
+@pytest.mark.parametrize("what", [METHOD_RETURN, ERROR])
 def test_replies_without_destination_go_nowhere(
-    alice: RawClient, bob: RawClient, kind: int
+    alice: RawClient, bob: RawClient, what: int
 ) -> None:
     bob.match("type='method_return'")
     bob.match("type='error'")
     fields = [(REPLY_SERIAL, "u", 5), (ERROR_NAME, "s", "com.example.Error")]
-    alice.send(Message(kind, fields if kind == ERROR else fields[:1]))
+    alice.send(Message(what, fields if what == ERROR else fields[:1]))
     assert alice.sync() == bob.sync() == []
 
 
@@ -234,14 +234,14 @@ def test_calls_without_destination_are_no_broadcast(alice: RawClient, bob: RawCl
     assert bob.sync() == []
 
 
-@pytest.mark.parametrize("kind", ["signal", "return", "error"])
-def test_the_bus_ignores_what_is_no_call(alice: RawClient, kind: str) -> None:
+@pytest.mark.parametrize("what", ["signal", "return", "error"])
+def test_the_bus_ignores_what_is_no_call(alice: RawClient, what: str) -> None:
     fields = [(DESTINATION, "s", BUS), (REPLY_SERIAL, "u", 5)]
     message = {
         "signal": signal("S", destination=BUS),
         "return": Message(METHOD_RETURN, fields),
         "error": Message(ERROR, [*fields, (ERROR_NAME, "s", "com.example.Error")]),
-    }[kind]
+    }[what]
     alice.send(message)
     alice.alive()
 
@@ -252,19 +252,19 @@ def test_the_bus_ignores_what_is_no_call(alice: RawClient, kind: str) -> None:
 UNKNOWN_TYPE = "Message bus will not accept messages of unknown type\n"
 
 
-@pytest.mark.parametrize("kind", [5, 77, 255])
-def test_unknown_type_to_somebody(alice: RawClient, bob: RawClient, kind: int) -> None:
+@pytest.mark.parametrize("what", [5, 77, 255])
+def test_unknown_type_to_somebody(alice: RawClient, bob: RawClient, what: int) -> None:
     for destination in (bob.name, BUS):
         fields = [(PATH, "o", "/x"), (MEMBER, "s", "M"), (DESTINATION, "s", destination)]
-        assert alice.ask(Message(kind, fields)).brief == ("error", DENIED, UNKNOWN_TYPE)
+        assert alice.ask(Message(what, fields)).brief == ("error", DENIED, UNKNOWN_TYPE)
     bob.alive()
 
 
-@pytest.mark.parametrize("kind", [5, 77, 255])
-def test_unknown_type_to_nobody(alice: RawClient, bob: RawClient, kind: int) -> None:
+@pytest.mark.parametrize("what", [5, 77, 255])
+def test_unknown_type_to_nobody(alice: RawClient, bob: RawClient, what: int) -> None:
     bob.match("")
-    alice.send(Message(kind, []))
-    alice.send(Message(kind, [(PATH, "o", "/x"), (MEMBER, "s", "M")]))
+    alice.send(Message(what, []))
+    alice.send(Message(what, [(PATH, "o", "/x"), (MEMBER, "s", "M")]))
     assert alice.sync() == bob.sync() == []
 
 
