@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import afdbus
 from afdbus.config.paths import session_config, system_config
@@ -48,6 +48,8 @@ VERSION = (
     "This is free software under the MIT licence; there is NO warranty.\n"
 )
 
+
+_PUT_OFF = 0.02  # seconds
 
 _FLAGS: dict[str, dict[str, bool]] = {
     "--fork": {"fork": True},
@@ -167,15 +169,12 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(Journal(), str(error))
     journal = _journal(options, config)
-    # Until the daemon has its own handlers, an end is to be an orderly one, and a reload has
-    # nothing to do.
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pidfile = PidFile(config.pidfile) if config.pidfile and options.pidfile else None
     listeners: list[Listener] = []
     try:
         notice = pidfile.check() if pidfile else None
         listeners = bind_all([options.address] if options.address else config.listen)
+        _put_off_signals()
         return _start(options, config, listeners, journal, pidfile, notice)
     except (StartError, AddressError) as error:
         return _fail(journal, str(error))
@@ -239,8 +238,22 @@ def _fail(journal: Journal, text: str) -> int:
     return 1
 
 
-def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
+def _put_off_signals() -> None:
+    """Let an early SIGTERM come again until the loop is there to end in an orderly way.
+
+    A reload has nothing to do yet.  The handlers that the loop installs replace these.
+    """
+
+    def put_off(_signal: int, _frame: FrameType | None) -> None:
+        # Nothing is raised here: it could end in any line of trio's import and be lost there.
+        signal.setitimer(signal.ITIMER_REAL, _PUT_OFF)
+
+    def again(_signal: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, again)
+    signal.signal(signal.SIGTERM, put_off)
 
 
 def _write(fd: int, text: str) -> None:

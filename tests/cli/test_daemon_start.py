@@ -157,6 +157,7 @@ def test_as_python_sdbus(place: Place) -> None:
     assert place.is_listening()
     pid = int((place.path / "pid").read_text())
     place.pids.append(pid)
+    place.answer()
     os.kill(pid, signal.SIGTERM)
     ended(pid)
     assert sorted(path.name for path in place.path.iterdir()) == ["bus.conf"]
