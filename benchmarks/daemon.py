@@ -1,0 +1,71 @@
+"""A daemon under load: started, looked at through /proc, stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+COMMANDS = {
+    "dbus-daemon": ["dbus-daemon"],
+    "afdbus": [sys.executable, "-m", "afdbus.daemon_cli"],
+}
+
+
+class Daemon:
+    """A session bus of its own.
+
+    `started` is when it was executed and `told` when its address came, both in seconds of
+    `time.perf_counter`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        command = [*COMMANDS[kind], "--session", "--nofork", "--print-address=1"]
+        environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().decode().strip()
+        self.told = time.perf_counter()
+        if not self.address:
+            raise SystemExit(f"no address came from {' '.join(command)}")
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that the daemon has had, all threads together.
+
+        It is exact only while the daemon sleeps, so this waits a moment for it.
+        """
+        time.sleep(0.003)
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def memory(self) -> int:
+        """Resident memory in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("a process without memory")
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
