@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import afdbus
@@ -30,7 +29,7 @@ from afdbus.host.process import (
     raise_fd_limit,
 )
 from afdbus.server.listeners import Listener, bind_all, printable
-from afdbus.server.options import Options
+from afdbus.server.options import SIGNALS, Options
 
 if TYPE_CHECKING:
     from afdbus.config.model import Config
@@ -49,7 +48,6 @@ VERSION = (
 )
 
 
-_PUT_OFF = 0.02  # seconds
 
 _FLAGS: dict[str, dict[str, bool]] = {
     "--fork": {"fork": True},
@@ -174,7 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         notice = pidfile.check() if pidfile else None
         listeners = bind_all([options.address] if options.address else config.listen)
-        _put_off_signals()
+        # Until the loop can end in an orderly way they wait; it unblocks them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         return _start(options, config, listeners, journal, pidfile, notice)
     except (StartError, AddressError) as error:
         return _fail(journal, str(error))
@@ -236,24 +235,6 @@ def _fail(journal: Journal, text: str) -> int:
     journal.error(f"Failed to start message bus: {text}")
     journal.close()
     return 1
-
-
-def _put_off_signals() -> None:
-    """Let an early SIGTERM come again until the loop is there to end in an orderly way.
-
-    A reload has nothing to do yet.  The handlers that the loop installs replace these.
-    """
-
-    def put_off(_signal: int, _frame: FrameType | None) -> None:
-        # Nothing is raised here: it could end in any line of trio's import and be lost there.
-        signal.setitimer(signal.ITIMER_REAL, _PUT_OFF)
-
-    def again(_signal: int, _frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, again)
-    signal.signal(signal.SIGTERM, put_off)
 
 
 def _write(fd: int, text: str) -> None:

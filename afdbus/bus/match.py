@@ -169,7 +169,7 @@ def _argument(key: str, value: str, seen: set[int]) -> tuple[int, str, str]:
     index = int(digits, base) * (-1 if number[0][0] == "-" else 1) % 2**64
     kind = key[number.end() :]
     if key == "arg0namespace":
-        if not names.is_namespace(value):
+        if not (names.is_namespace(value) or names.is_bus_name(value)):
             raise _invalid(f"arg0namespace='{value}' is not a valid prefix of a bus name")
     elif kind not in (EXACT, PATH):
         raise _invalid(

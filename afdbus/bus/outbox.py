@@ -34,11 +34,20 @@ class FdPiece:
     def __len__(self) -> int:
         return len(self.data)
 
-    def release(self) -> None:
-        """The descriptors were sent, or never will be."""
-        self.fds.release()
+    def queued(self) -> int:
+        """It waits in an outbox: its descriptors, counted here, are charged to the sender."""
+        count = len(self.fds.numbers)
         if self.sender is not None:
-            self.sender.charged_fds -= len(self.fds.numbers)
+            self.sender.charge_fds(count)
+        return count
+
+    def unqueued(self) -> int:
+        """The descriptors were sent, or never will be.  Returns their count."""
+        count = len(self.fds.numbers)
+        if self.sender is not None:
+            self.sender.charged_fds -= count
+        self.fds.release()
+        return count
 
 
 Piece = bytes | memoryview | FdPiece
@@ -58,6 +67,8 @@ class Outbox:
         "charges",
         "fds",
         "offset",
+        "peak_fds",
+        "peak_size",
         "pieces",
         "port",
         "send",
@@ -73,6 +84,7 @@ class Outbox:
         self.shut = False
         self.fds = 0
         self.size = 0
+        self.peak_fds = self.peak_size = 0
         self.offset = 0
         self.backlog: deque[Piece] | None = None
         self.charges: deque[tuple[int, Peer | None]] | None = None
@@ -84,21 +96,23 @@ class Outbox:
         """Append one piece (a whole message, or the next part of one)."""
         if self.shut:
             if isinstance(piece, FdPiece):
-                piece.release()
+                piece.fds.release()
             return
         if not self.pieces:
             self.touched.append(self)
         self.pieces.append(piece)
         if isinstance(piece, FdPiece):
-            self.fds += len(piece.fds.numbers)
+            self.fds += piece.queued()
+            self.peak_fds = max(self.peak_fds, self.fds)
 
     def charge(self, count: int, sender: Peer | None) -> None:
         """Count `count` bytes that were just pushed while the socket is full."""
         assert self.charges is not None
         self.size += count
+        self.peak_size = max(self.peak_size, self.size)
         self.charges.append((count, sender))
         if sender is not None:
-            sender.charged += count + PIECE_COST
+            sender.charge(count + PIECE_COST)
 
     def block(self) -> None:
         """The socket is full: what is left goes into the backlog and is counted from now on."""
@@ -106,6 +120,7 @@ class Outbox:
         self.backlog = deque(self.pieces)
         self.pieces.clear()
         self.size = sum(map(len, self.backlog))
+        self.peak_size = max(self.peak_size, self.size)
         self.charges = deque([(self.size, None)])
 
     def absorb(self) -> None:
@@ -130,22 +145,21 @@ class Outbox:
             self.backlog.popleft()
         return self._discharge(count)
 
-    def spend_fds(self) -> None:
+    def spend_fds(self) -> list[Peer]:
         """The descriptors of the first piece were sent with its first bytes; the rest is bytes."""
         assert self.backlog is not None
         piece = self.backlog[0]
         assert isinstance(piece, FdPiece)
         self.backlog[0] = piece.data
-        self.fds -= len(piece.fds.numbers)
-        piece.release()
+        self.fds -= piece.unqueued()
+        return [piece.sender] if piece.sender is not None and piece.sender.paused else []
 
     def skip(self) -> list[Peer]:
         """Drop the first piece, of which nothing was written yet, with its descriptors."""
         assert self.backlog is not None
         piece = self.backlog.popleft()
         if isinstance(piece, FdPiece):
-            self.fds -= len(piece.fds.numbers)
-            piece.release()
+            self.fds -= piece.unqueued()
         self.size -= len(piece)
         return self._discharge(len(piece))
 
@@ -162,7 +176,7 @@ class Outbox:
             count -= left
             self.charges.popleft()
             if sender is not None:
-                sender.charged -= left + PIECE_COST
+                sender.discharge(left + PIECE_COST)
                 if sender.paused:
                     relieved.append(sender)
         return relieved
@@ -178,17 +192,18 @@ class Outbox:
     def close(self) -> list[Peer]:
         """Shut for good: nothing is pushed or written any more.  Returns relieved senders."""
         self.shut = True
+        relieved: dict[Peer, None] = {}
         for piece in [*(self.backlog or ()), *self.pieces]:
             if isinstance(piece, FdPiece):
-                piece.release()
+                piece.unqueued()
+                if piece.sender is not None:
+                    relieved[piece.sender] = None
+        for count, sender in self.charges or ():
+            if sender is not None:
+                sender.discharge(count + PIECE_COST)
+                relieved[sender] = None
         self.pieces.clear()
         self.send = None
         self.fds = 0
-        relieved: list[Peer] = []
-        for count, sender in self.charges or ():
-            if sender is not None:
-                sender.charged -= count + PIECE_COST
-                if sender.paused:
-                    relieved.append(sender)
         self.unblock()
-        return relieved
+        return [sender for sender in relieved if sender.paused]

@@ -21,7 +21,8 @@ def announce(bus: Bus, change: NameChange) -> None:
         if peer is not None:
             peer.changed()
     old, new = change.old, change.new
-    if old is not None and old.alive:
+    # Who is leaving hears nothing more, but monitors see that it was told.
+    if old is not None and (old.alive or bus.monitors):
         _tell(bus, old, "NameLost", change.name)
     body = encode("sss", change.name, old.name if old else "", new.name if new else "")
     delivery.broadcast_own(bus, BUS_INTERFACE, "NameOwnerChanged", "sss", body)

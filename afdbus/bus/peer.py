@@ -37,6 +37,7 @@ class Peer:
         "can_fds",
         "charged",
         "charged_fds",
+        "charged_messages",
         "destination",
         "eavesdrops",
         "identity",
@@ -46,6 +47,8 @@ class Peer:
         "names",
         "outbox",
         "paused",
+        "peak_charged",
+        "peak_charged_fds",
         "peak_names",
         "peak_rules",
         "plans",
@@ -84,8 +87,9 @@ class Peer:
         self.peak_names = 0
         self.eavesdrops = 0
         self.calls: dict[tuple[int, Peer], float | None] = {}
-        self.callers: set[Peer] | None = None
-        self.callees: set[Peer] | None = None
+        # Dictionaries for their order: who is answered first is not left to chance.
+        self.callers: dict[Peer, None] | None = None
+        self.callees: dict[Peer, None] | None = None
         self.version = 0
         self.plans = Plans()
         # Replies carry a changing serial: one set of plans for each offset of it (P13).
@@ -94,6 +98,8 @@ class Peer:
         self.may_have_replies: bool | None = None
         self.charged = 0
         self.charged_fds = 0
+        self.charged_messages = 0
+        self.peak_charged = self.peak_charged_fds = 0
         self.paused = False
         self.serial = 0
 
@@ -121,6 +127,21 @@ class Peer:
         versions = self.bus.versions
         for rule in self.rules:
             versions.bump(rule.interface, rule.member)
+
+    def charge(self, count: int) -> None:
+        """A message of this peer, of `count` bytes, waits for a receiver."""
+        self.charged += count
+        self.charged_messages += 1
+        self.peak_charged = max(self.peak_charged, self.charged)
+
+    def discharge(self, count: int) -> None:
+        """The last `count` bytes of such a message were written, or never will be."""
+        self.charged -= count
+        self.charged_messages -= 1
+
+    def charge_fds(self, count: int) -> None:
+        self.charged_fds += count
+        self.peak_charged_fds = max(self.peak_charged_fds, self.charged_fds)
 
     def forget_plans(self) -> None:
         self.plans.clear()

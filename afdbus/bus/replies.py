@@ -23,11 +23,11 @@ TIMEOUT = "Message did not receive a reply (timeout by message bus)"
 def introduce(caller: Peer, callee: Peer) -> None:
     """From now on `caller` may have calls that `callee` owes an answer."""
     if callee.callers is None:
-        callee.callers = set()
-    callee.callers.add(caller)
+        callee.callers = {}
+    callee.callers[caller] = None
     if caller.callees is None:
-        caller.callees = set()
-    caller.callees.add(callee)
+        caller.callees = {}
+    caller.callees[callee] = None
 
 
 def check(caller: Peer, callee: Peer, serial: int) -> None:
@@ -91,7 +91,7 @@ class Replies:
         peer.calls.clear()
         for callee in peer.callees or ():
             if callee.callers is not None:
-                callee.callers.discard(peer)
+                callee.callers.pop(peer, None)
         orphans = []
         for caller in peer.callers or ():
             slots = [slot for slot in caller.calls if slot[1] is peer]
@@ -99,6 +99,6 @@ class Replies:
                 del caller.calls[slot]
                 orphans.append((caller, slot[0]))
             if caller.callees is not None:
-                caller.callees.discard(peer)
+                caller.callees.pop(peer, None)
         peer.callees = peer.callers = None
         return orphans

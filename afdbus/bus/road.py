@@ -1,12 +1,12 @@
 """The straight road: from the bytes of one read to the outboxes of the receivers.
 
 One function on purpose: as five layers it costs 0.8 us a message instead of 0.5.  A message
-whose header was seen before finds its plan and is done; whatever is rare - a header never seen, a byte
-order or size of its own, a full receiver, a refusal - leaves by `one`, the layered way through
-router and delivery, which does the same in full.  A test drives both with the same traffic and compares
-every outbox.
+whose header was seen before finds its plan and is done; whatever is rare - a header never seen, a
+byte order or size of its own, a full receiver, a refusal - leaves by `one`, the layered way through
+router and delivery, which does the same in full.  A test drives both with the same traffic and
+compares every outbox.
 
-What a header cannot know is checked on each hit (P11): serial, body, open calls, open replies, room.
+What a header cannot know is checked on each hit (P11): serial, body, open calls and replies, room.
 """
 
 from __future__ import annotations

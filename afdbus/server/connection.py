@@ -18,8 +18,8 @@ from afdbus.bus.road import travel, whole
 from afdbus.errors import ProtocolViolation
 from afdbus.identity import Identity
 from afdbus.limits import MAX_FDS
-from afdbus.sasl.server import ServerHandshake
 from afdbus.server.flush import drain
+from afdbus.server.greeting import Greeting
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.check import check_in_steps
 from afdbus.wire.fds import close_all
@@ -49,16 +49,14 @@ class Connection:
         "_checking",
         "_closed",
         "_framer",
-        "_handshake",
+        "_greeting",
         "_heavy",
         "_hungry",
         "_identity",
         "_interest",
-        "_nonce",
         "_passes_fds",
         "_recv",
         "_server",
-        "_unsent",
         "fd",
         "peer",
         "sock",
@@ -74,12 +72,10 @@ class Connection:
         self._recv = sock.recv
         self._identity = identity
         self._passes_fds = sock.family == socket.AF_UNIX
-        self._handshake: ServerHandshake | None = server.handshake(
-            identity, listener.guid, self._passes_fds
+        self._greeting: Greeting | None = Greeting(
+            server.handshake(identity, listener.guid, self._passes_fds), listener.nonce
         )
-        self._nonce = listener.nonce
         self._framer = Framer()
-        self._unsent = b""
         self._interest: int | None = IN
         self._heavy = False  # its last read filled the buffer
         self._hungry = False  # whole messages wait in the framer
@@ -94,7 +90,7 @@ class Connection:
             self._read(LARGE)
             return
         if event & OUT:
-            if self._handshake is not None:
+            if self._greeting is not None:
                 self._send_unsent()
             elif self.peer is not None:
                 drain(self.peer.outbox)
@@ -131,7 +127,7 @@ class Connection:
             if self._framer.large is not None:
                 self._read_large()
                 return
-            data = self._receive(HANDSHAKE_READ if self._handshake is not None else size)
+            data = self._receive(HANDSHAKE_READ if self._greeting is not None else size)
         except BlockingIOError:
             self._heavy = False
             return
@@ -145,7 +141,7 @@ class Connection:
             self.close()
             return
         self._heavy = len(data) == size
-        if self._handshake is not None:
+        if self._greeting is not None:
             self._greet(data)
             return
         rest = self._framer.rest
@@ -183,27 +179,21 @@ class Connection:
     # -- handshake ---------------------------------------------------------------------------
 
     def _greet(self, data: bytes) -> None:
-        handshake = self._handshake
-        assert handshake is not None
-        if self._nonce:
-            expected, self._nonce = self._nonce, self._nonce[len(data) :]
-            if data[: len(expected)] != expected[: len(data)]:
-                self.close()
-                return
-            data = data[len(expected) :]
+        greeting = self._greeting
+        assert greeting is not None
         try:
-            self._unsent += handshake.receive(data)
-        except ProtocolViolation as violation:
-            self._unsent += getattr(violation, "farewell", b"")
+            done = greeting.receive(data)
+        except ProtocolViolation:
             self._send_unsent()
             self.close()
             return
         self._send_unsent()
-        if handshake.done and not self._closed:
-            self._begin(handshake)
+        if done and not self._closed:
+            self._begin(greeting)
 
-    def _begin(self, handshake: ServerHandshake) -> None:
-        self._handshake = None
+    def _begin(self, greeting: Greeting) -> None:
+        self._greeting = None
+        handshake = greeting.handshake
         identity = self._identity
         if handshake.uid != identity.uid:
             identity = Identity(uid=handshake.uid)
@@ -214,24 +204,25 @@ class Connection:
         self.peer = peer
         peer.outbox.port = self
         peer.outbox.send = self.sock.send
-        if self._unsent:
-            peer.outbox.push(self._unsent)
-            self._unsent = b""
+        if greeting.unsent:
+            peer.outbox.push(greeting.unsent)
         if handshake.leftover:
             self._travel(handshake.leftover)
 
     def _send_unsent(self) -> None:
-        if not self._unsent:
+        greeting = self._greeting
+        if greeting is None or not greeting.unsent:
             return
         try:
-            sent = self.sock.send(self._unsent)
+            sent = self.sock.send(greeting.unsent)
         except BlockingIOError:
             sent = 0
         except OSError:
             self.close()
             return
-        self._unsent = self._unsent[sent:]
-        self.want_write(bool(self._unsent))
+        greeting.unsent = greeting.unsent[sent:]
+        # Nothing more is read until all is written.
+        self._set_interest(OUT if greeting.unsent else IN)
 
     # -- messages ----------------------------------------------------------------------------
 

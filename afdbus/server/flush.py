@@ -96,7 +96,7 @@ def drain(box: Outbox) -> None:
         try:
             if isinstance(backlog[0], FdPiece):
                 sent = _send_fds(writer.sock, backlog[0])
-                box.spend_fds()
+                relieved += box.spend_fds()
             else:
                 sent = _send_vector(writer.sock, box)
         except BlockingIOError:

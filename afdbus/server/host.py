@@ -15,6 +15,7 @@ from afdbus.host.systemd import notify
 from afdbus.host.users import Users
 from afdbus.server.busserver import BusServer
 from afdbus.server.loop import LINGER, Loop
+from afdbus.server.options import SIGNALS
 from afdbus.wire.address import new_guid
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class Daemon:
     async def _watch_signals(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            # Whatever came since the start was kept back until now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             task_status.started()
             async for number in signals:
                 if number == signal.SIGTERM:

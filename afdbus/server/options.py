@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
+# What the daemon reacts to: its end, and a reload.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
 
 class Options:
     """What the command line asks for.

@@ -152,7 +152,10 @@ def parse(data: bytes | bytearray, pos: int, end: int) -> Header:
     for code in _required.get(header.type, ()):
         if not _value(header, code):
             raise ProtocolViolation(f"message type {header.type} without header field {code}")
-    if header.path == LOCAL_PATH or header.interface == LOCAL_INTERFACE:
+    # dbus-daemon compares beginnings, so that "...Locally" is reserved as well.
+    if (header.path or "").startswith(LOCAL_PATH) or (header.interface or "").startswith(
+        LOCAL_INTERFACE
+    ):
         raise ProtocolViolation("a reserved path or interface")
     return header
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _u32 = Struct("<I").pack
 _TRUE, _FALSE = _u32(1), _u32(0)
 
-_ALREADY_RUNNING = 2
-
 
 def hello(peer: Peer, header: Header) -> Answer:
     bus = peer.bus
@@ -107,8 +105,7 @@ def release_name(peer: Peer, header: Header, name: str) -> Answer:
 
 
 def start_service_by_name(peer: Peer, header: Header, name: str, flags: int) -> Answer:
-    if name in peer.bus.names.owners:
-        return _u32(_ALREADY_RUNNING)
+    # Service files come first, as there: for a name without one it does not help to be running.
     raise activation.not_provided(name)
 
 

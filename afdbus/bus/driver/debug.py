@@ -62,14 +62,19 @@ def get_connection_stats(peer: Peer, header: Header, name: str) -> Answer:
         }
     )
     stats["UniqueName"] = ("s", other.name)
-    queued = len(box.backlog or ()) + len(box.pieces)
+    # Incoming is what waits for others to read it; whatever is not delayed is never counted.
     stats |= _numbers(
         {
+            "IncomingMessages": other.charged_messages,
             "IncomingBytes": other.charged,
             "IncomingFDs": other.charged_fds,
-            "OutgoingMessages": queued,
+            "PeakIncomingBytes": other.peak_charged,
+            "PeakIncomingFDs": other.peak_charged_fds,
+            "OutgoingMessages": len(box.backlog or ()) + len(box.pieces),
             "OutgoingBytes": box.size,
             "OutgoingFDs": box.fds,
+            "PeakOutgoingBytes": box.peak_size,
+            "PeakOutgoingFDs": box.peak_fds,
         }
     )
     return encode("a{sv}", stats)
