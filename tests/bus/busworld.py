@@ -1,0 +1,264 @@
+"""A bus in memory: no socket, no loop, no clock but the test's; its outboxes are written by the
+real `flush` into sockets that take as much as the test says."""
+
+from __future__ import annotations
+
+import array
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kit import busconfig, call
+
+from afdbus.bus import lifecycle
+from afdbus.bus.bus import Bus
+from afdbus.bus.outbox import FdPiece, Outbox
+from afdbus.bus.peer import Peer
+from afdbus.bus.road import travel
+from afdbus.config.load import load
+from afdbus.config.model import Config
+from afdbus.errors import ProtocolViolation
+from afdbus.identity import Identity
+from afdbus.server.flush import drain, flush
+
+PLENTY = 1 << 40
+ROOT = Identity(uid=0, gid=0, gids=(0,), pid=1, command="test")
+NOBODY = Identity(uid=65534, gid=65534, gids=(65534,), pid=2, command="test")
+
+
+def configuration(folder: Path, more: str = "", **rest: Any) -> Config:
+    """What `busconfig` describes, loaded."""
+    file = folder / "bus.conf"
+    file.write_text(busconfig(more, listen="unix:tmpdir=/tmp", **rest))
+    return load(str(file))
+
+
+class FakeJournal:
+    """Keeps every line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(f"info: {text}")
+
+    def warning(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+    def security(self, text: str) -> None:
+        self.lines.append(f"security: {text}")
+
+
+class FakeHost:
+    """A machine on which everybody looks alike; `reload` takes the configuration put there."""
+
+    def __init__(self) -> None:
+        self.bus: Bus | None = None
+        self.next: Config | None = None
+
+    def machine_id(self) -> str:
+        return "0" * 32
+
+    def describe(self, identity: Identity) -> str:
+        return f"uid={identity.uid}"
+
+    def reload(self) -> None:
+        assert self.bus is not None
+        if self.next is not None:
+            self.bus.configure(self.next.limits, self.next.ruleset)
+
+
+class FakeConnection:
+    """Port, writer and socket of one peer.  `room` is how many bytes the socket still takes."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sock = self
+        self.peer: Peer | None = None
+        self.room = PLENTY
+        self.broken = False
+        self.written = bytearray()
+        # Where in `written` descriptors came, and which.
+        self.passed: list[tuple[int, list[int]]] = []
+        self.fds: list[int] = []
+        self.rest = b""
+        self.closed = False
+        self.resumed = 0
+        self.writable_wanted = False
+
+    # Port
+
+    def close(self) -> None:
+        self.world.leave(self)
+
+    def active(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+    def take_fds(self, count: int) -> list[int] | None:
+        if len(self.fds) < count:
+            return None
+        taken, self.fds = self.fds[:count], self.fds[count:]
+        return taken
+
+    # Writer
+
+    def want_write(self, wanted: bool) -> None:
+        self.writable_wanted = wanted
+
+    def write_again(self) -> None:
+        self.world.again.append(self)
+
+    def write_failed(self) -> None:
+        assert self.peer is not None
+        self.relieve(self.peer.outbox.close())
+
+    def relieve(self, senders: Sequence[Peer]) -> None:
+        for sender in senders:
+            self.world.bus.relieve(sender)
+
+    # socket
+
+    def send(self, data: bytes | memoryview) -> int:
+        if self.broken:
+            raise BrokenPipeError
+        count = min(self.room, len(data))
+        if not count:
+            raise BlockingIOError
+        self.room -= count
+        self.written += data[:count]
+        return count
+
+    def sendmsg(
+        self,
+        vector: Sequence[bytes | memoryview],
+        ancillary: Sequence[tuple[int, int, array.array[int]]] = (),
+    ) -> int:
+        at = len(self.written)
+        count = self.send(b"".join(vector))
+        for _, _, numbers in ancillary:
+            self.passed.append((at, list(numbers)))
+        return count
+
+    # what a test looks at
+
+    def waiting(self) -> bytes:
+        """What is queued and not written."""
+        assert self.peer is not None
+        box = self.peer.outbox
+        pieces = [*(box.backlog or ()), *box.pieces]
+        data = b"".join(
+            b"<%r>" % piece.fds.numbers + piece.data if isinstance(piece, FdPiece) else piece
+            for piece in pieces
+        )
+        return data[box.offset :] if box.backlog else data
+
+
+class World:
+    """One bus and those who are connected to it."""
+
+    def __init__(self, config: Config, *, plans: bool = True) -> None:
+        self.plans = plans
+        self.now = 0.0
+        self.wake_ups: list[float] = []
+        self.journal = FakeJournal()
+        self.host = FakeHost()
+        self.touched: list[Outbox] = []
+        self.again: list[FakeConnection] = []
+        self.connections: list[FakeConnection] = []
+        self.bus = Bus(
+            guid="1" * 32,
+            limits=config.limits,
+            ruleset=config.ruleset,
+            own_uid=0,
+            clock=lambda: self.now,
+            journal=self.journal,
+            host=self.host,
+            touched=self.touched,
+            wake_at=self.wake_ups.append,
+            type_="session",
+        )
+        self.bus.strict = True
+        self.host.bus = self.bus
+
+    def join(self, identity: Identity = ROOT, *, can_fds: bool = True) -> FakeConnection:
+        """A connection that has not said Hello."""
+        connection = FakeConnection(self)
+        peer = lifecycle.welcome(self.bus, identity, connection, can_fds)
+        peer.outbox.port = connection
+        peer.outbox.send = connection.send
+        connection.peer = peer
+        self.connections.append(connection)
+        return connection
+
+    def connect(self, identity: Identity = ROOT, *, can_fds: bool = True) -> FakeConnection:
+        """A connection with a unique name."""
+        connection = self.join(identity, can_fds=can_fds)
+        self.say(connection, call("Hello").pack(1))
+        self.flush()
+        return connection
+
+    def say(self, connection: FakeConnection, *messages: bytes) -> None:
+        """The peer sends whole messages: all in one read, or one by one where plans are off."""
+        if not self.plans:
+            for message in messages:
+                if not connection.closed:
+                    self.bus.forget_plans()
+                    self._travel(connection, message)
+        else:
+            self._travel(connection, b"".join(messages))
+
+    def _travel(self, connection: FakeConnection, data: bytes) -> None:
+        peer = connection.peer
+        assert peer is not None
+        spent = True
+        try:
+            while spent and peer.alive:
+                pos, spent = travel(peer, data, 0)
+                data = data[pos:]
+        except ProtocolViolation:
+            self.leave(connection)
+        else:
+            assert not data, "part of a message is left"
+
+    def leave(self, connection: FakeConnection) -> None:
+        assert connection.peer is not None
+        lifecycle.farewell(self.bus, connection.peer)
+        connection.closed = True
+
+    def flush(self) -> None:
+        """What the loop does at the end of a pass."""
+        flush(self.touched)
+        while self.again:
+            waiting, self.again = self.again, []
+            for connection in waiting:
+                assert connection.peer is not None
+                drain(connection.peer.outbox)
+
+    def widen(self, connection: FakeConnection, room: int) -> None:
+        """The socket takes `room` bytes more, or PLENTY; the loop is told if it asked to be."""
+        connection.room = min(PLENTY, connection.room + room)
+        assert connection.peer is not None
+        if connection.writable_wanted and not connection.closed:
+            drain(connection.peer.outbox)
+            self.flush()
+
+
+def unframed(data: bytes) -> list[bytes]:
+    """The whole messages in what was written to one connection; nothing may be left."""
+    messages = []
+    while data:
+        order = "little" if data[:1] == b"l" else "big"
+        body, fields = (int.from_bytes(data[at : at + 4], order) for at in (4, 12))  # type: ignore[arg-type]
+        size = 16 + (fields + 7 & ~7) + body
+        assert len(data) >= size
+        messages.append(data[:size])
+        data = data[size:]
+    return messages
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "N", text)
