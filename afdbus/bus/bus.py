@@ -174,8 +174,10 @@ class Bus:
         self, peer: Peer, rule: MatchRule, deed: Callable[[MatchIndex, Peer, MatchRule], None]
     ) -> None:
         if rule.eavesdrop:
+            # While anybody eavesdrops there are no plans, so only the first makes a difference.
+            if not self.eavesdropping:
+                self.forget_plans()
             deed(self.eavesdropping, peer, rule)
-            self.forget_plans()
         if rule.destination is not None:
             return  # fits no broadcast, and unicasts only to eavesdrop
         deed(self.rules, peer, rule)

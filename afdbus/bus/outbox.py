@@ -107,6 +107,8 @@ class Outbox:
 
     def charge(self, count: int, sender: Peer | None) -> None:
         """Count `count` bytes that were just pushed while the socket is full."""
+        if self.shut:
+            return
         assert self.charges is not None
         self.size += count
         self.peak_size = max(self.peak_size, self.size)
@@ -206,4 +208,6 @@ class Outbox:
         self.send = None
         self.fds = 0
         self.unblock()
+        # Whoever appends without asking `push` looks at this first.
+        self.blocked = True
         return [sender for sender in relieved if sender.paused]

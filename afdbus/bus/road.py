@@ -49,10 +49,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     bus = peer.bus
     end = len(data)
     limit = bus.limits.max_message_size
-    max_calls = bus.limits.max_replies_per_connection
-    counters = bus.versions.counters
     touched = bus.touched
-    calls_made = peer.calls
     young = peer.plans.young
     turn = TURN
     while end - pos >= FIXED:
@@ -93,14 +90,15 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             if kind == _CALL:
                 receiver = plan.receiver
                 slot = (serial, receiver)
+                made = peer.calls
                 box = plan.box
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
-                    and slot not in calls_made
-                    and len(calls_made) < max_calls
+                    and slot not in made
+                    and len(made) < bus.limits.max_replies_per_connection
                     and not box.blocked  # type: ignore[union-attr]
                 ):
-                    calls_made[slot] = None  # type: ignore[index]
+                    made[slot] = None  # type: ignore[index]
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
@@ -130,6 +128,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     continue
             elif kind == _CAST:
                 one_cell, some_cell, rest_cell = plan.cells
+                counters = bus.versions.counters
                 if (
                     counters[one_cell] + counters[some_cell] + counters[rest_cell] == plan.stamp
                 ):

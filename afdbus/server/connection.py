@@ -39,7 +39,9 @@ HANDSHAKE_READ = 2048
 CHECK_TURN = 0.002
 
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-_MESSAGE_FLAGS = socket.MSG_CMSG_CLOEXEC
+# Plain numbers, as members of IntFlag are slow to compute with.
+_MESSAGE_FLAGS = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 
 
 class Connection:
@@ -55,7 +57,9 @@ class Connection:
         "_identity",
         "_interest",
         "_passes_fds",
+        "_plain",
         "_recv",
+        "_recvmsg",
         "_server",
         "fd",
         "peer",
@@ -70,6 +74,7 @@ class Connection:
         self.fd = sock.fileno()
         self.peer: Peer | None = None
         self._recv = sock.recv
+        self._recvmsg = sock.recvmsg
         self._identity = identity
         self._passes_fds = sock.family == socket.AF_UNIX
         self._greeting: Greeting | None = Greeting(
@@ -77,6 +82,8 @@ class Connection:
         )
         self._framer = Framer()
         self._interest: int | None = IN
+        # Nothing out of the ordinary: between messages, light, with no descriptors waiting.
+        self._plain = False
         self._heavy = False  # its last read filled the buffer
         self._hungry = False  # whole messages wait in the framer
         self._closed = False
@@ -86,8 +93,25 @@ class Connection:
 
     def on_event(self, event: int) -> None:
         """The loop's news about our descriptor."""
-        if event == IN and not self._heavy:
-            self._read(LARGE)
+        if event == IN and self._plain:
+            # Nine reads in ten, in one frame instead of five: 1.2 us a message.
+            peer = self.peer
+            try:
+                data, ancillary, flags, _ = self._recvmsg(LARGE, _ANCILLARY, _MESSAGE_FLAGS)
+                if ancillary or flags & _TRUNCATED:
+                    self._take_ancillary(ancillary, flags)
+                pos, spent = travel(peer, data, 0)  # type: ignore[arg-type]
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close()
+                return
+            except ProtocolViolation as violation:
+                self._violated(violation)
+                return
+            size = len(data)
+            if pos != size or size == LARGE or not size or ancillary or peer.charged:  # type: ignore[union-attr]
+                self._after_read(data, pos, spent, LARGE)
             return
         if event & OUT:
             if self._greeting is not None:
@@ -118,6 +142,12 @@ class Connection:
             self._travel(data)
         else:
             self._read(HEAVY_READ)
+        if self._is_deaf():
+            self._server.loop.wait_turn(self)
+
+    def _is_deaf(self) -> bool:
+        """Nothing can be written to it any more: it is read to the end of what it has sent."""
+        return not self._closed and self.peer is not None and self.peer.outbox.shut
 
     def _read(self, size: int) -> None:
         if self._hungry or self._checking is not None:
@@ -130,6 +160,8 @@ class Connection:
             data = self._receive(HANDSHAKE_READ if self._greeting is not None else size)
         except BlockingIOError:
             self._heavy = False
+            if self._is_deaf():
+                self.close()
             return
         except OSError:
             self.close()
@@ -150,11 +182,19 @@ class Connection:
             self._framer.rest = b""
         self._travel(data)
 
+    def _after_read(self, data: bytes, pos: int, spent: bool, asked: int) -> None:
+        """What is left to do after a plain read that was not the usual one."""
+        if not data:
+            self.close()
+            return
+        self._heavy = len(data) == asked
+        self._after_travel(data, pos, spent)
+
     def _receive(self, size: int) -> bytes:
         if not self._passes_fds:
             return self._recv(size)
-        data, ancillary, flags, _ = self.sock.recvmsg(size, _ANCILLARY, _MESSAGE_FLAGS)
-        if ancillary or flags & socket.MSG_CTRUNC:
+        data, ancillary, flags, _ = self._recvmsg(size, _ANCILLARY, _MESSAGE_FLAGS)
+        if ancillary or flags & _TRUNCATED:
             self._take_ancillary(ancillary, flags)
         return data
 
@@ -165,10 +205,10 @@ class Connection:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
         peer = self.peer
-        if flags & socket.MSG_CTRUNC or peer is None or not peer.can_fds:
+        if flags & _TRUNCATED or peer is None or not peer.can_fds:
             # From a client that did not ask for them they vanish, as with a plain recv.
             close_all(numbers)
-            if flags & socket.MSG_CTRUNC:
+            if flags & _TRUNCATED:
                 raise ProtocolViolation("more file descriptors than fit")
             return
         if len(numbers) > peer.bus.limits.max_message_unix_fds:
@@ -206,8 +246,7 @@ class Connection:
         peer.outbox.send = self.sock.send
         if greeting.unsent:
             peer.outbox.push(greeting.unsent)
-        if handshake.leftover:
-            self._travel(handshake.leftover)
+        self._travel(handshake.leftover)
 
     def _send_unsent(self) -> None:
         greeting = self._greeting
@@ -231,13 +270,22 @@ class Connection:
         assert peer is not None
         try:
             pos, spent = travel(peer, data, 0)
-            if pos < len(data) and not self._closed:
-                self._keep(data[pos:], spent)
         except ProtocolViolation as violation:
             self._violated(violation)
             return
-        if not self._closed:
-            self._after_turn(peer)
+        self._after_travel(data, pos, spent)
+
+    def _after_travel(self, data: bytes, pos: int, spent: bool) -> None:
+        if self._closed:
+            return
+        if pos < len(data):
+            try:
+                self._keep(data[pos:], spent)
+            except ProtocolViolation as violation:
+                self._violated(violation)
+                return
+        assert self.peer is not None
+        self._after_turn(self.peer)
 
     def _keep(self, rest: bytes, spent: bool) -> None:
         framer = self._framer
@@ -271,6 +319,16 @@ class Connection:
             self._violated(ProtocolViolation("more file descriptors than messages take"))
         else:
             self._server.fds_wait(self)
+        self._plain = (
+            self._passes_fds
+            and fds is None
+            and not self._heavy
+            and not self._hungry
+            and not peer.paused
+            and self._framer.large is None
+            and not self._framer.rest
+            and not self._closed
+        )
 
     def _read_large(self) -> None:
         framer = self._framer
@@ -279,7 +337,7 @@ class Connection:
                 count, ancillary, flags, _ = self.sock.recvmsg_into(
                     [room], _ANCILLARY, _MESSAGE_FLAGS
                 )
-                if ancillary or flags & socket.MSG_CTRUNC:
+                if ancillary or flags & _TRUNCATED:
                     self._take_ancillary(ancillary, flags)
             else:
                 count = self.sock.recv_into(room)
@@ -324,7 +382,7 @@ class Connection:
 
     def resume(self) -> None:
         self._set_interest((self._interest or 0) | IN)
-        if self._hungry or self._checking is not None:
+        if self._hungry or self._checking is not None or self._is_deaf():
             self._server.loop.wait_turn(self)
 
     # -- writing -----------------------------------------------------------------------------
@@ -341,12 +399,13 @@ class Connection:
             drain(self.peer.outbox)
 
     def write_failed(self) -> None:
-        # Nothing more can reach it.  What it sent before it went is still read; the end of that
-        # is the end of the connection.
+        # Nothing more can reach it.  What it sent before is still read, turn by turn; the end of
+        # that is the end of the connection, whether or not it has closed its own side.
         if self.peer is not None:
             for sender in self.peer.outbox.close():
                 self._server.bus.relieve(sender)
         self.want_write(False)
+        self._server.loop.wait_turn(self)
 
     def relieve(self, senders: Sequence[Peer]) -> None:
         for sender in senders:
@@ -372,6 +431,8 @@ class Connection:
         self.close()
 
     def abort(self) -> None:
+        # Its outbox may be what is broken: nothing more is written.
+        self.write_failed()
         self.close()
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ meanwhile, so a loop that is shared (tests in one process) does not.
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import time
@@ -134,17 +133,33 @@ class Loop:
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        yield_at = 0.0
+        poll = self._poller.poll
+        timers = self.timers
+        clock = timers.clock
+        linger = self.linger
+        # A loop that lingers makes the other tasks wait so long anyway.
+        pause = max(YIELD, linger)
+        now = clock()
+        yield_at = now + pause
         while not self._stopping:
-            events = self._poller.poll(self._patience(), EVENTS)
-            if not events and not self._is_busy():
+            if self._heavy or self._again or self.touched:
+                events = poll(0, EVENTS)
+            elif linger:
+                events = poll(max(0.0, min(linger, timers.soonest - now)), EVENTS)
+            else:
+                events = poll(0, EVENTS)
+            if events or self._heavy or self._again or self.touched:
+                self.one_pass(events)
+                now = clock()
+                if now >= timers.soonest:
+                    self._run_timers()
+                if now >= yield_at:
+                    await trio.lowlevel.checkpoint()
+                    yield_at = now + pause
+            else:
                 await self._idle()
-                yield_at = time.monotonic() + YIELD
-                continue
-            self.one_pass(events)
-            if time.monotonic() >= yield_at:
-                await trio.lowlevel.checkpoint()
-                yield_at = time.monotonic() + YIELD
+                now = clock()
+                yield_at = now + pause
 
     def close(self) -> None:
         """Close the poller; everything should have been unregistered."""
@@ -153,27 +168,13 @@ class Loop:
         self._closing.clear()
         self._poller.close()
 
-    def _is_busy(self) -> bool:
-        return bool(self._heavy or self._again or self.touched)
-
-    def _patience(self) -> float:
-        """How long to wait in epoll itself, in seconds."""
-        if not self.linger or self._is_busy():
-            return 0
-        due = self.timers.next()
-        if due is None:
-            return self.linger
-        return min(self.linger, max(0.0, due - time.monotonic()))
-
     async def _idle(self) -> None:
         """Sleep in trio until a descriptor is ready or a timer is due."""
-        due = self.timers.next()
-        delay = math.inf if due is None else max(0.0, due - time.monotonic())
+        delay = max(0.0, self.timers.soonest - self.timers.clock())
         with trio.move_on_after(delay) as self._sleep:
             await trio.lowlevel.wait_readable(self._poller.fileno())
         self._sleep = None
-        if delay != math.inf:
-            self._run_timers()
+        self._run_timers()
 
     def one_pass(self, events: list[tuple[int, int]]) -> None:
         """Serve `events` and everything that waits."""
@@ -197,7 +198,6 @@ class Loop:
                 self._bug(peer)
             if touched:
                 flush(touched)
-        self._run_timers()
         if self._again:
             deeds, self._again = self._again, []
             self._guarded(deeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
+from math import inf
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -12,10 +13,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Timers:
     """Calls to be made at times of a clock, in seconds."""
 
-    __slots__ = ("_count", "_heap", "clock", "on_sooner")
+    __slots__ = ("_count", "_heap", "clock", "on_sooner", "soonest")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        # When the next call is due; infinity if none is.
+        self.soonest = inf
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         # Called when a call is due sooner than all before.
@@ -23,23 +26,18 @@ class Timers:
 
     def call_at(self, when: float, deed: Callable[[], None]) -> None:
         self._count += 1
-        sooner = not self._heap or when < self._heap[0][0]
         heappush(self._heap, (when, self._count, deed))
-        if sooner:
+        if when < self.soonest:
+            self.soonest = when
             self.on_sooner()
-
-    def next(self) -> float | None:
-        """When the next call is due."""
-        return self._heap[0][0] if self._heap else None
 
     def due(self) -> list[Callable[[], None]]:
         """Take out the calls that are due."""
-        if not self._heap or self._heap[0][0] > self.clock():
-            return []
         now = self.clock()
         deeds = []
         while self._heap and self._heap[0][0] <= now:
             deeds.append(heappop(self._heap)[2])
+        self.soonest = self._heap[0][0] if self._heap else inf
         return deeds
 
 
@@ -68,18 +66,12 @@ class Deadlines(Generic[Key]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __iter__(self) -> object:
-        return iter(self._waiting)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._waiting
-
     def add(self, key: Key) -> None:
         """Start the time of `key`, unless it is running: it is not prolonged by asking again."""
         milliseconds = self._milliseconds()
-        when = float("inf") if milliseconds < 0 else self._timers.clock() + milliseconds / 1000
+        when = inf if milliseconds < 0 else self._timers.clock() + milliseconds / 1000
         when = self._waiting.setdefault(key, when)
-        if not self._armed and when != float("inf"):
+        if not self._armed and when != inf:
             self._armed = True
             self._timers.call_at(when, self._check)
 
@@ -92,7 +84,7 @@ class Deadlines(Generic[Key]):
         while self._waiting:
             key, when = next(iter(self._waiting.items()))
             if when > now:
-                if when != float("inf"):
+                if when != inf:
                     self._armed = True
                     self._timers.call_at(when, self._check)
                 return
