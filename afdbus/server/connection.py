@@ -6,7 +6,6 @@ and both end the connection here.  Anything else is a bug of ours and ends it in
 
 from __future__ import annotations
 
-import array
 import contextlib
 import socket
 import time
@@ -17,14 +16,13 @@ from afdbus.bus import lifecycle
 from afdbus.bus.road import travel, whole
 from afdbus.errors import ProtocolViolation
 from afdbus.identity import Identity
-from afdbus.limits import MAX_FDS
 from afdbus.server.flush import drain
 from afdbus.server.greeting import Greeting
+from afdbus.server.intake import ANCILLARY, FLAGS, TRUNCATED, Intake
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.check import check_in_steps
-from afdbus.wire.fds import close_all
-from afdbus.wire.framing import LARGE, Framer
-from afdbus.wire.header import FIXED, frame_length, parse
+from afdbus.wire.framing import LARGE
+from afdbus.wire.header import frame_length, parse
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -38,11 +36,6 @@ HANDSHAKE_READ = 2048
 # How long one turn may check a large body, in seconds (P1).
 CHECK_TURN = 0.002
 
-_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-# Plain numbers, as members of IntFlag are slow to compute with.
-_MESSAGE_FLAGS = int(socket.MSG_CMSG_CLOEXEC)
-_TRUNCATED = int(socket.MSG_CTRUNC)
-
 
 class Connection:
     """A client's connection, from accept to close."""
@@ -50,15 +43,13 @@ class Connection:
     __slots__ = (
         "_checking",
         "_closed",
-        "_framer",
         "_greeting",
         "_heavy",
         "_hungry",
         "_identity",
+        "_intake",
         "_interest",
-        "_passes_fds",
         "_plain",
-        "_recv",
         "_recvmsg",
         "_server",
         "fd",
@@ -73,14 +64,12 @@ class Connection:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer: Peer | None = None
-        self._recv = sock.recv
-        self._recvmsg = sock.recvmsg
+        self._intake = Intake(sock)
+        self._recvmsg = self._intake.recvmsg
         self._identity = identity
-        self._passes_fds = sock.family == socket.AF_UNIX
         self._greeting: Greeting | None = Greeting(
-            server.handshake(identity, listener.guid, self._passes_fds), listener.nonce
+            server.handshake(identity, listener.guid, self._intake.passes_fds), listener.nonce
         )
-        self._framer = Framer()
         self._interest: int | None = IN
         # Nothing out of the ordinary: between messages, light, with no descriptors waiting.
         self._plain = False
@@ -97,9 +86,9 @@ class Connection:
             # Nine reads in ten, in one frame instead of five: 1.2 us a message.
             peer = self.peer
             try:
-                data, ancillary, flags, _ = self._recvmsg(LARGE, _ANCILLARY, _MESSAGE_FLAGS)
-                if ancillary or flags & _TRUNCATED:
-                    self._take_ancillary(ancillary, flags)
+                data, ancillary, flags, _ = self._recvmsg(LARGE, ANCILLARY, FLAGS)
+                if ancillary or flags & TRUNCATED:
+                    self._intake.take_ancillary(ancillary, flags)
                 pos, spent = travel(peer, data, 0)  # type: ignore[arg-type]
             except BlockingIOError:
                 return
@@ -111,7 +100,7 @@ class Connection:
                 return
             size = len(data)
             if pos != size or size == LARGE or not size or ancillary or peer.charged:  # type: ignore[union-attr]
-                self._after_read(data, pos, spent, LARGE)
+                self._after_read(data, pos, spent)
             return
         if event & OUT:
             if self._greeting is not None:
@@ -137,8 +126,8 @@ class Connection:
             self._go_on_checking()
         elif self._hungry:
             self._hungry = False
-            data = self._framer.rest
-            self._framer.rest = b""
+            data = self._intake.rest
+            self._intake.rest = b""
             self._travel(data)
         else:
             self._read(HEAVY_READ)
@@ -154,10 +143,10 @@ class Connection:
             self._server.loop.wait_turn(self)
             return
         try:
-            if self._framer.large is not None:
+            if self._intake.large is not None:
                 self._read_large()
                 return
-            data = self._receive(HANDSHAKE_READ if self._greeting is not None else size)
+            data = self._intake.receive(HANDSHAKE_READ if self._greeting is not None else size)
         except BlockingIOError:
             self._heavy = False
             if self._is_deaf():
@@ -176,45 +165,19 @@ class Connection:
         if self._greeting is not None:
             self._greet(data)
             return
-        rest = self._framer.rest
+        rest = self._intake.rest
         if rest:
             data = rest + data
-            self._framer.rest = b""
+            self._intake.rest = b""
         self._travel(data)
 
-    def _after_read(self, data: bytes, pos: int, spent: bool, asked: int) -> None:
-        """What is left to do after a plain read that was not the usual one."""
+    def _after_read(self, data: bytes, pos: int, spent: bool) -> None:
+        """What is left to do after a read that turned out to be not the usual one."""
         if not data:
             self.close()
             return
-        self._heavy = len(data) == asked
+        self._heavy = len(data) == LARGE
         self._after_travel(data, pos, spent)
-
-    def _receive(self, size: int) -> bytes:
-        if not self._passes_fds:
-            return self._recv(size)
-        data, ancillary, flags, _ = self._recvmsg(size, _ANCILLARY, _MESSAGE_FLAGS)
-        if ancillary or flags & _TRUNCATED:
-            self._take_ancillary(ancillary, flags)
-        return data
-
-    def _take_ancillary(self, ancillary: list[tuple[int, int, bytes]], flags: int) -> None:
-        """Descriptors go into the framer; too many of them, and they are closed and it ends."""
-        numbers = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-        peer = self.peer
-        if flags & _TRUNCATED or peer is None or not peer.can_fds:
-            # From a client that did not ask for them they vanish, as with a plain recv.
-            close_all(numbers)
-            if flags & _TRUNCATED:
-                raise ProtocolViolation("more file descriptors than fit")
-            return
-        if len(numbers) > peer.bus.limits.max_message_unix_fds:
-            close_all(numbers)
-            raise ProtocolViolation(f"{len(numbers)} file descriptors at once")
-        self._framer.receive_fds(list(numbers))
 
     # -- handshake ---------------------------------------------------------------------------
 
@@ -240,7 +203,10 @@ class Connection:
         if not self._server.admits(identity, handshake.mechanism):
             self.close()
             return
-        peer = lifecycle.welcome(self._server.bus, identity, self, handshake.unix_fds)
+        bus = self._server.bus
+        peer = lifecycle.welcome(bus, identity, self, handshake.unix_fds)
+        if handshake.unix_fds:
+            self._intake.max_fds = bus.limits.max_message_unix_fds
         self.peer = peer
         peer.outbox.port = self
         peer.outbox.send = self.sock.send
@@ -279,28 +245,18 @@ class Connection:
         if self._closed:
             return
         if pos < len(data):
-            try:
-                self._keep(data[pos:], spent)
-            except ProtocolViolation as violation:
-                self._violated(violation)
-                return
+            if spent:
+                self._intake.rest = data[pos:]
+                self._hungry = True
+                self._server.loop.wait_turn(self)
+            else:
+                try:
+                    self._intake.keep(data[pos:], self._server.bus.limits.max_message_size)
+                except ProtocolViolation as violation:
+                    self._violated(violation)
+                    return
         assert self.peer is not None
         self._after_turn(self.peer)
-
-    def _keep(self, rest: bytes, spent: bool) -> None:
-        framer = self._framer
-        if spent:
-            framer.rest = rest
-            self._hungry = True
-            self._server.loop.wait_turn(self)
-            return
-        if len(rest) >= FIXED:
-            bus = self._server.bus
-            _, end = frame_length(rest, 0, bus.limits.max_message_size)
-            if end > LARGE:
-                framer.begin(rest, end)
-                return
-        framer.rest = rest
 
     def _after_turn(self, peer: Peer) -> None:
         """Back-pressure, and the time that descriptors may wait for their message."""
@@ -312,7 +268,7 @@ class Connection:
             ):
                 peer.paused = True
                 self._set_interest((self._interest or 0) & ~IN)
-        fds = self._framer.fds
+        fds = self._intake.fds
         if fds is None:
             self._server.fds_taken(self)
         elif len(fds) > peer.bus.limits.max_message_unix_fds and not self._hungry:
@@ -320,32 +276,21 @@ class Connection:
         else:
             self._server.fds_wait(self)
         self._plain = (
-            self._passes_fds
+            self._intake.passes_fds
             and fds is None
             and not self._heavy
             and not self._hungry
             and not peer.paused
-            and self._framer.large is None
-            and not self._framer.rest
+            and self._intake.large is None
+            and not self._intake.rest
             and not self._closed
         )
 
     def _read_large(self) -> None:
-        framer = self._framer
-        with framer.room() as room:
-            if self._passes_fds:
-                count, ancillary, flags, _ = self.sock.recvmsg_into(
-                    [room], _ANCILLARY, _MESSAGE_FLAGS
-                )
-                if ancillary or flags & _TRUNCATED:
-                    self._take_ancillary(ancillary, flags)
-            else:
-                count = self.sock.recv_into(room)
+        count, frame = self._intake.receive_large()
         if not count:
             self.close()
-            return
-        if framer.advance(count):
-            frame = framer.finish()
+        elif frame is not None:
             head, _ = frame_length(frame, 0, len(frame))
             header = parse(frame, 0, head)
             steps = check_in_steps(header.signature, header.little, frame, head, len(frame))
@@ -378,7 +323,7 @@ class Connection:
         self._server.completed(self)
 
     def take_fds(self, count: int) -> list[int] | None:
-        return self._framer.take_fds(count)
+        return self._intake.take_fds(count)
 
     def resume(self) -> None:
         self._set_interest((self._interest or 0) | IN)
@@ -449,7 +394,7 @@ class Connection:
         self._checking = None
         if peer is not None:
             lifecycle.farewell(server.bus, peer)
-        self._framer.close()
+        self._intake.close()
         server.forget(self)
         with contextlib.suppress(OSError):  # it may be gone already
             self.sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,86 @@
+"""Reads one socket: bytes and descriptors into the framer."""
+
+from __future__ import annotations
+
+import array
+import socket
+
+from afdbus.errors import ProtocolViolation
+from afdbus.limits import MAX_FDS
+from afdbus.wire.fds import close_all
+from afdbus.wire.framing import LARGE, Framer
+from afdbus.wire.header import FIXED, frame_length
+
+ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+# Plain numbers, as members of IntFlag are slow to compute with.
+FLAGS = int(socket.MSG_CMSG_CLOEXEC)
+TRUNCATED = int(socket.MSG_CTRUNC)
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class Intake(Framer):
+    """A framer that fills itself from a socket.
+
+    `max_fds`: how many descriptors may come at once; None where they were not negotiated, and then
+    they vanish.
+    """
+
+    __slots__ = ("_sock", "max_fds", "passes_fds", "recvmsg")
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._sock = sock
+        self.recvmsg = sock.recvmsg
+        self.passes_fds = sock.family == socket.AF_UNIX
+        self.max_fds: int | None = None
+
+    def receive(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end.  Raises BlockingIOError, OSError,
+        ProtocolViolation."""
+        if not self.passes_fds:
+            return self._sock.recv(size)
+        data, ancillary, flags, _ = self.recvmsg(size, ANCILLARY, FLAGS)
+        if ancillary or flags & TRUNCATED:
+            self.take_ancillary(ancillary, flags)
+        return data
+
+    def receive_large(self) -> tuple[int, bytearray | None]:
+        """Read on in a large message: how many bytes came, and the message once it is whole."""
+        with self.room() as room:
+            if self.passes_fds:
+                count, ancillary, flags, _ = self._sock.recvmsg_into([room], ANCILLARY, FLAGS)
+                if ancillary or flags & TRUNCATED:
+                    self.take_ancillary(ancillary, flags)
+            else:
+                count = self._sock.recv_into(room)
+        return count, self.finish() if self.advance(count) else None
+
+    def take_ancillary(self, ancillary: Ancillary, flags: int) -> None:
+        """Keep descriptors that came; too many of them are closed and are a ProtocolViolation."""
+        numbers = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        if flags & TRUNCATED:
+            close_all(numbers)
+            raise ProtocolViolation("more file descriptors than fit")
+        if self.max_fds is None:
+            close_all(numbers)
+        elif len(numbers) > self.max_fds:
+            close_all(numbers)
+            raise ProtocolViolation(f"{len(numbers)} file descriptors at once")
+        else:
+            self.receive_fds(list(numbers))
+
+    def keep(self, rest: bytes, limit: int) -> None:
+        """Keep the beginning of a message, which the rest is read for.
+
+        Raises ProtocolViolation if it announces one beyond `limit` bytes, or none at all.
+        """
+        if len(rest) >= FIXED:
+            _, end = frame_length(rest, 0, limit)
+            if end > LARGE:
+                self.begin(rest, end)
+                return
+        self.rest = rest
