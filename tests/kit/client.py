@@ -219,11 +219,15 @@ class RawClient:
     def briefs(self) -> list[tuple[Any, ...]]:
         return [message.brief for message in self.sync()]
 
+    def until_owned(self, name: str, owned: bool = True) -> None:
+        """Ask until somebody owns the name."""
+        deadline = time.monotonic() + TIMEOUT
+        while self.bus("NameHasOwner", "s", name).args[0] is not owned:
+            assert time.monotonic() < deadline, f"owned={not owned} after {TIMEOUT} s: {name}"
+
     def until_gone(self, name: str) -> None:
         """Ask until nobody owns the name any more."""
-        deadline = time.monotonic() + TIMEOUT
-        while self.bus("NameHasOwner", "s", name).args[0]:
-            assert time.monotonic() < deadline, f"{name} is still owned after {TIMEOUT} s"
+        self.until_owned(name, owned=False)
 
     def receive_call(self) -> Received:
         """The next message, which must be a method call."""

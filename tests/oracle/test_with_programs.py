@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal as signals
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 from kit import BUS, Daemon, RawClient, Received, error, method_return, peer_call, signal
@@ -27,6 +28,8 @@ def service(daemon: Daemon) -> RawClient:
 class Running:
     """A program on the bus."""
 
+    alive: ClassVar[list[subprocess.Popen[str]]] = []
+
     def __init__(self, daemon: Daemon, *command: str) -> None:
         environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": daemon.address, "LC_ALL": "C"}
         self.process = subprocess.Popen(
@@ -37,6 +40,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.alive.append(self.process)
 
     def output(self) -> str:
         """What it wrote until its end, which must be a success."""
@@ -53,6 +57,16 @@ class Running:
         """Stop it; what it wrote."""
         self.process.send_signal(signals.SIGTERM)
         return self.process.communicate(timeout=TIMEOUT)[0]
+
+
+@pytest.fixture(autouse=True)
+def programs_end(daemon: Daemon) -> Iterator[None]:
+    """No program outlives its test, also if that fails."""
+    yield
+    while Running.alive:
+        process = Running.alive.pop()
+        process.kill()
+        process.communicate()
 
 
 def run(daemon: Daemon, *command: str) -> str:
@@ -143,10 +157,7 @@ def test_dbus_monitor(daemon: Daemon, program: Program, alice: RawClient, bob: R
 def test_dbus_test_tool_spam(daemon: Daemon, program: Program, options: list[str]) -> None:
     tool = program("dbus-test-tool")
     echo = Running(daemon, tool, "echo", "--session", "--name=com.example.Echo")
-    watcher = daemon.connect()
-    watcher.match(f"sender='{BUS}',member='NameOwnerChanged',arg0='com.example.Echo'")
-    if not watcher.bus("NameHasOwner", "s", "com.example.Echo").args[0]:
-        assert watcher.read("dbus-test-tool echo to own its name").member == "NameOwnerChanged"
+    daemon.connect().until_owned("com.example.Echo")
     run(daemon, tool, "spam", "--session", "--dest=com.example.Echo", "--count=500", *options)
     echo.interrupted()
 
