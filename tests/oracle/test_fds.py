@@ -249,4 +249,5 @@ def test_undelivered_fds_are_closed_when_the_receiver_leaves(
     alice.alive()
     receiver.close()
     alice.until_gone(receiver.name)
+    alice.alive()  # the signal may be written before the last descriptor is closed
     assert daemon.open_fds() == before
