@@ -311,5 +311,5 @@ def test_much_of_the_traffic_takes_the_road(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: list[int]
 ) -> None:
     pair = run(100, "open", tmp_path, monkeypatch, closed)
-    share = {kind: 1 - pair.on_the_road[kind] / count for kind, count in pair.on_layers.items()}
-    assert min(share.values()) > 0.15, share
+    hits = {kind: count - pair.on_the_road[kind] for kind, count in pair.on_layers.items()}
+    assert min(hits.values()) > 20, hits
