@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus import message as messages
-from afdbus.bus.judge import FULL, complaint, is_full, judge
+from afdbus.bus.judge import FULL, complaint, judge
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED
@@ -117,7 +117,7 @@ def cast_by_arguments(bus: Bus, message: Message, plan: Plan, piece: bytes) -> N
 
 def push_counted(bus: Bus, box: Outbox, piece: bytes, sender: Peer | None) -> None:
     """Append to a full outbox, or drop and count the drop when its limit is reached."""
-    if box.size > bus.limits.max_outgoing_bytes or box.fds > bus.limits.max_outgoing_unix_fds:
+    if box.is_full(bus.limits):
         bus.drop()
     else:
         box.push(piece)
@@ -234,7 +234,7 @@ def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> 
 
 def has_room(bus: Bus, message: Message, peer: Peer) -> bool:
     """Whether the peer's queue takes one more; if not, the drop is counted."""
-    if is_full(peer):
+    if peer.outbox.is_full(bus.limits):
         bus.drop()
         return False
     return True

@@ -79,16 +79,9 @@ def judge(
         verdict = receiver.policy.may_receive(asked)
         if not verdict.allowed:
             return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
-    if receiver is not None and is_full(receiver):
+    if receiver is not None and receiver.outbox.is_full(receiver.bus.limits):
         return Denial(LIMITS_EXCEEDED, FULL, None)
     return None
-
-
-def is_full(receiver: Peer) -> bool:
-    """Whether more waits for `receiver` than its limits allow; one message may exceed them."""
-    limits = receiver.bus.limits
-    box = receiver.outbox
-    return box.size > limits.max_outgoing_bytes or box.fds > limits.max_outgoing_unix_fds
 
 
 def complaint(denial: Denial, message: Message, receiver: Peer | None, requested: bool) -> str:

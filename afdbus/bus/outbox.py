@@ -16,6 +16,7 @@ from afdbus.wire.fds import Fds
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
+    from afdbus.limits import Limits
 
 # What a queued piece costs us beyond its bytes: the object and its place in the queue (P30).
 PIECE_COST = 100
@@ -91,6 +92,14 @@ class Outbox:
         # The server's: who writes this outbox, and the first thing it tries.
         self.port: object = None
         self.send: Callable[[bytes], int] | None = None
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether more waits here than `limits` allow; the last message may exceed them."""
+        return self.size > limits.max_outgoing_bytes or self.fds > limits.max_outgoing_unix_fds
+
+    def takes_more(self, limits: Limits) -> bool:
+        """Whether one more message may be appended to the backlog."""
+        return not self.shut and not self.is_full(limits)
 
     def push(self, piece: Piece) -> None:
         """Append one piece (a whole message, or the next part of one)."""

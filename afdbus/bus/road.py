@@ -67,7 +67,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             else:
                 plan = young.get(data[pos + 12 : body])
             if plan is None or plan.word != word:
-                plan = _elsewhere(peer, data, pos, body, word, plan)
+                plan = elsewhere(peer, data, pos, body, word, plan)
                 young = peer.plans.young
         if plan is None or not serial:
             done = one(peer, data, pos)
@@ -96,13 +96,15 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and slot not in made
                     and len(made) < bus.limits.max_replies_per_connection
-                    and not box.blocked  # type: ignore[union-attr]
+                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
                 ):
                     made[slot] = None  # type: ignore[index]
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
                     pieces.append(piece)
+                    if box.blocked:  # type: ignore[union-attr]
+                        box.charge(len(piece), peer)  # type: ignore[union-attr]
                     pos = after
                     continue
             elif kind == _REPLY:
@@ -115,7 +117,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and (plan.when_asked if asked else plan.when_unasked)
-                    and not box.blocked  # type: ignore[union-attr]
+                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
                     and slot[0]
                 ):
                     if asked:
@@ -123,7 +125,10 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
-                    pieces.append(piece + answered + plan.tail + data[body:after])
+                    piece += answered + plan.tail + data[body:after]
+                    pieces.append(piece)
+                    if box.blocked:  # type: ignore[union-attr]
+                        box.charge(len(piece), peer)  # type: ignore[union-attr]
                     pos = after
                     continue
             elif kind == _CAST:
@@ -149,11 +154,15 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     break
             elif kind == _SEND:
                 box = plan.box
-                if plan.version == plan.receiver.version and not box.blocked:  # type: ignore[union-attr]
+                if plan.version == plan.receiver.version and (  # type: ignore[union-attr]
+                    not box.blocked or box.takes_more(bus.limits)  # type: ignore[union-attr]
+                ):
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
                     pieces.append(piece)
+                    if box.blocked:  # type: ignore[union-attr]
+                        box.charge(len(piece), peer)  # type: ignore[union-attr]
                     pos = after
                     continue
             else:
@@ -174,7 +183,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     return pos, turn <= 0
 
 
-def _elsewhere(
+def elsewhere(
     peer: Peer, data: bytes, pos: int, body: int, word: int, other: Plan | None
 ) -> Plan | None:
     """Look for a plan in the old generation, or under the key that tells types and flags apart."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from afdbus.bus import lifecycle
-from afdbus.bus.road import travel, whole
+from afdbus.bus import bulk, lifecycle
+from afdbus.bus.road import travel
 from afdbus.errors import ProtocolViolation
 from afdbus.identity import Identity
 from afdbus.server.flush import drain
@@ -22,7 +22,7 @@ from afdbus.server.intake import ANCILLARY, FLAGS, TRUNCATED, Intake
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.check import check_in_steps
 from afdbus.wire.framing import LARGE
-from afdbus.wire.header import frame_length, parse
+from afdbus.wire.header import frame_length
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -291,9 +291,10 @@ class Connection:
         if not count:
             self.close()
         elif frame is not None:
+            assert self.peer is not None
             head, _ = frame_length(frame, 0, len(frame))
-            header = parse(frame, 0, head)
-            steps = check_in_steps(header.signature, header.little, frame, head, len(frame))
+            signature, little = bulk.signature(self.peer, frame, head)
+            steps = check_in_steps(signature, little, frame, head, len(frame))
             self._checking = (steps, frame, head)
             self._go_on_checking()
 
@@ -310,7 +311,7 @@ class Connection:
                     self._server.loop.wait_turn(self)
                     return
             self._checking = None
-            whole(peer, frame, head, checked=True)
+            bulk.deliver(peer, frame, head)
         except ProtocolViolation as violation:
             self._violated(violation)
             return

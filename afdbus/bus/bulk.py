@@ -1,0 +1,90 @@
+"""The road for messages above the size of one read: found by their plan, never copied.
+
+The caller has the whole frame in a buffer of its own and checks the body in steps (P1); in between
+other messages travel, so that the plan is looked for again when the frame is delivered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from afdbus.bus import road
+from afdbus.bus.plan import Kind
+from afdbus.wire.header import parse
+
+if TYPE_CHECKING:
+    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.peer import Peer
+    from afdbus.bus.plan import Plan
+
+
+def _plan(peer: Peer, frame: bytearray, head: int) -> Plan | None:
+    start = bytes(frame[:head])
+    word = int.from_bytes(start[:4], "little")
+    plan = None
+    if word & 0xFE00 != 0x0200 or peer.reply_plans is None:
+        plan = peer.plans.young.get(start[12:])
+    else:
+        for at, plans in peer.reply_plans.items():
+            plan = plans.young.get(start[12:at] + start[at + 4 :])
+            if plan is not None:
+                break
+    if plan is None or plan.word != word:
+        plan = road.elsewhere(peer, start, 0, head, word, plan)
+    return plan
+
+
+def signature(peer: Peer, frame: bytearray, head: int) -> tuple[str, bool]:
+    """The signature of the frame's body, and whether it is little-endian.
+
+    Raises ProtocolViolation if the header is invalid.
+    """
+    plan = _plan(peer, frame, head)
+    header = parse(frame, 0, head) if plan is None else plan.header
+    return header.signature, header.little
+
+
+def deliver(peer: Peer, frame: bytearray, head: int) -> None:
+    """Bring a frame with a valid body on its way.  Raises ProtocolViolation."""
+    plan = _plan(peer, frame, head)
+    if plan is None or not _deliver_by(plan, peer, frame, head):
+        road.whole(peer, frame, head, checked=True)
+
+
+def _deliver_by(plan: Plan, peer: Peer, frame: bytearray, head: int) -> bool:
+    """Do what the plan says, if it holds: the checks of a hit, as on the road."""
+    limits = peer.bus.limits
+    receiver = plan.receiver
+    box = plan.box
+    order = "little" if plan.header.little else "big"
+    serial = int.from_bytes(frame[8:12], order)  # type: ignore[arg-type]
+    if receiver is None or box is None or not serial or plan.version != receiver.version:
+        return False
+    if box.blocked and not box.takes_more(limits):
+        return False
+    out = bytes(frame[:12]) + plan.rest
+    if plan.kind == Kind.CALL:
+        slot = (serial, receiver)
+        if slot in peer.calls or len(peer.calls) >= limits.max_replies_per_connection:
+            return False
+        peer.calls[slot] = None
+    elif plan.kind == Kind.REPLY:
+        raw = bytes(frame[plan.serial_at : plan.serial_at + 4])
+        answered = (int.from_bytes(raw, order), peer)  # type: ignore[arg-type]
+        asked = answered in receiver.calls
+        if not answered[0] or not (plan.when_asked if asked else plan.when_unasked):
+            return False
+        if asked:
+            del receiver.calls[answered]
+        out += raw + plan.tail
+    elif plan.kind != Kind.SEND:
+        return False
+    _push(box, out, memoryview(frame)[head:], peer)
+    return True
+
+
+def _push(box: Outbox, head: bytes, body: memoryview, sender: Peer) -> None:
+    box.push(head)
+    box.push(body)
+    if box.blocked:
+        box.charge(len(head) + len(body), sender)
