@@ -65,6 +65,8 @@ class Daemon:
         self.stderr_file = self.directory / "stderr"
         self.clients: list[RawClient] = []
         self.control: RawClient | None = None
+        self.idle_names: list[str] = []
+        self.idle_fds = 0
         self.address = ""
         self.process = self.start([f"--config-file={self.config_file}", *(arguments or [])])
         self.pid = self.process.pid

@@ -360,4 +360,5 @@ def total_length(head: bytes) -> int:
     """How long the message is whose first 16 bytes these are."""
     order = "<" if head[:1] == b"l" else ">"
     body, _, fields = struct.unpack_from(order + "III", head, 4)
-    return 16 + fields + -fields % 8 + body
+    length: int = 16 + fields + -fields % 8 + body
+    return length

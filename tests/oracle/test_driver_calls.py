@@ -286,6 +286,16 @@ def test_reload_config(alice: RawClient) -> None:
     assert alice.bus("ReloadConfig").brief == ("return",)
 
 
+def test_reload_config_is_told_before_it_is_answered(alice: RawClient, bob: RawClient) -> None:
+    for client in (alice, bob):
+        client.match(f"sender='{BUS}',member='ActivatableServicesChanged'")
+    told, answer = alice.exchange(call("ReloadConfig"))
+    assert told.brief == ("signal", "ActivatableServicesChanged")
+    assert (told.path, told.interface, told.destination) == (BUS_PATH, BUS, None)
+    assert answer.brief == ("return",)
+    assert bob.briefs() == [("signal", "ActivatableServicesChanged")]
+
+
 def test_no_reply_expected_is_answered_all_the_same(alice: RawClient) -> None:
     alice.send(call("GetId", flags=1))
     assert alice.read().brief[0] == "return"
