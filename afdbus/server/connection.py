@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 HEAVY_READ = 16 * 1024
 # The handshake's lines are short, and nobody has earned more memory yet.
 HANDSHAKE_READ = 2048
+# What a message before Hello may measure: nobody has earned more memory yet (P3).
+NAMELESS = 1024 * 1024
 # How long one turn may check a large body, in seconds (P1).
 CHECK_TURN = 0.002
 
@@ -250,8 +252,11 @@ class Connection:
                 self._hungry = True
                 self._server.loop.wait_turn(self)
             else:
+                limit = self._server.bus.limits.max_message_size
+                if self.peer is not None and not self.peer.name:
+                    limit = min(limit, NAMELESS)
                 try:
-                    self._intake.keep(data[pos:], self._server.bus.limits.max_message_size)
+                    self._intake.keep(data[pos:], limit)
                 except ProtocolViolation as violation:
                     self._violated(violation)
                     return

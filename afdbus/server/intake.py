@@ -77,9 +77,14 @@ class Intake(Framer):
         """Keep the beginning of a message, which the rest is read for.
 
         Raises ProtocolViolation if it announces one beyond `limit` bytes, or none at all.
+
+        dbus-daemon takes a header of up to 64 MiB.  Ours is judged in one go, at some 200 ms a
+        MiB, so one beyond LARGE, for which nobody has a use, is a violation (P1).
         """
         if len(rest) >= FIXED:
-            _, end = frame_length(rest, 0, limit)
+            head, end = frame_length(rest, 0, limit)
+            if head > LARGE:
+                raise ProtocolViolation(f"a header of {head} bytes")
             if end > LARGE:
                 self.begin(rest, end)
                 return
