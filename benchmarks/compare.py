@@ -75,8 +75,10 @@ def work(source: load.Load, seconds: float) -> None:
 
 def measure_memory(daemon: Daemon, seconds: float) -> Figures:
     """What an idle daemon, an idle connection and a match rule cost."""
+    # Some of the daemon is loaded after the address was printed, but before this client is served.
+    clients = [Client(daemon.address)]
     idle = daemon.memory()
-    clients = [Client(daemon.address) for _ in range(IDLE_CLIENTS)]
+    clients += [Client(daemon.address) for _ in range(IDLE_CLIENTS)]
     connected = daemon.memory()
     for number in range(RULES):
         clients[number % 50].call("AddMatch", "s", load.foreign_rule(number))
