@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kit import Daemon, RawClient, busconfig, call
+from kit.client import TIMEOUT
 from kit.daemon import DAEMONS
 
 DAEMONS_OF_ATTACKS = {
@@ -81,11 +83,10 @@ class Victim(Daemon):
 
 def wait_for(what: Callable[[], bool], name: str, ask: Callable[[], object] = lambda: None) -> None:
     """Look until it is so; `ask` gives the daemon something to do in between."""
-    for _ in range(200_000):
-        if what():
-            return
+    deadline = time.monotonic() + TIMEOUT
+    while not what():
         ask()
-    raise AssertionError(f"waited in vain for {name}")
+        assert time.monotonic() < deadline, f"waited in vain for {name}"
 
 
 def windows(client: RawClient) -> tuple[int, int, int]:

@@ -181,7 +181,7 @@ class RawClient:
         """The messages up to and with the first one that fits."""
         messages: list[Received] = []
         while not messages or not fits(messages[-1]):
-            messages.append(self.read(f"{waiting_for} (so far: {messages})"))
+            messages.append(self.read(f"{waiting_for} (so far: {messages[-20:]})"))
         return messages
 
     def exchange(self, message: Message) -> list[Received]:
