@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus import message as messages
-from afdbus.bus.judge import FULL, complaint, judge
+from afdbus.bus.judge import FULL, Denial, complaint, judge
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED
@@ -152,11 +152,29 @@ def capture(bus: Bus, message: Message, addressed: Peer | None) -> None:
 def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
     """Send a message of the driver to one peer; dropped in silence if it may not have it."""
     capture(bus, message, receiver)
-    denial = judge(message, receiver, receiver, message.header.reply_serial != 0)
+    answers = message.header.reply_serial != 0
+    denial = judge(message, receiver, receiver, answers)
     if denial is None:
         push(message, receiver)
-    elif denial.complaint is FULL:
+        return
+    show_refusal(bus, message, denial, receiver, answers)
+    if denial.complaint is FULL:
         bus.drop()
+
+
+def show_refusal(
+    bus: Bus, message: Message, denial: Denial, receiver: Peer, requested: bool
+) -> None:
+    """Show monitors the error for a refusal that nobody else is told of.
+
+    Driver broadcasts, too: there 1.14.10 would abort (CVE-2023-34969 and what it left open).
+    """
+    if not bus.monitors:
+        return
+    to = BUS_NAME if message.sender is None else message.sender.name
+    text = complaint(denial, message, receiver, requested)
+    error = messages.own_error(bus.next_serial(), to, message.serial, denial.error, text)
+    capture(bus, error, message.sender)
 
 
 def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> None:
@@ -226,10 +244,11 @@ def matching(
 
 def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> bool:
     """Whether policy and the peer's abilities allow it a copy; room is another question."""
-    if message.header.unix_fds and not peer.can_fds:
-        return False
     denial = judge(message, peer, addressed, False)
-    return denial is None or denial.complaint is FULL
+    if denial is not None and denial.complaint is not FULL:
+        show_refusal(bus, message, denial, peer, False)
+        return False
+    return peer.can_fds or not message.header.unix_fds
 
 
 def has_room(bus: Bus, message: Message, peer: Peer) -> bool:

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 def run_daemon(
     options: Options, config: Config, listeners: list[Listener], journal: Journal
 ) -> int:
-    """Serve one bus until SIGTERM; returns the exit status.
+    """Serve one bus until SIGTERM (or SIGINT); returns the exit status.
 
     Everything before trio was done by the caller: `listeners` listen, their addresses are printed,
     privileges are dropped.
     """
     daemon = Daemon(options, config, listeners, journal)
-    trio.run(daemon.run, restrict_keyboard_interrupt_to_checkpoints=True)
-    return 0
+    trio.run(daemon.run)
+    return daemon.status
 
 
 class Daemon:
@@ -44,6 +44,7 @@ class Daemon:
     def __init__(
         self, options: Options, config: Config, listeners: list[Listener], journal: Journal
     ) -> None:
+        self.status = 0
         self._options = options
         self._journal = journal
         self._users = Users()
@@ -87,10 +88,14 @@ class Daemon:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             task_status.started()
             async for number in signals:
-                if number == signal.SIGTERM:
-                    self._loop.stop()
-                    return
-                self._reload()
+                if number == signal.SIGHUP:
+                    self._reload()
+                    continue
+                if number == signal.SIGINT:
+                    # dbus-daemon leaves its files behind; a shell is told the same.
+                    self.status = 128 + signal.SIGINT
+                self._loop.stop()
+                return
 
     def _reload(self) -> None:
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-# What the daemon reacts to: its end, and a reload.
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# What the daemon reacts to: its end, the user's Ctrl-C, and a reload.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Options:
