@@ -86,6 +86,16 @@ class Cell:
     def has_arguments(self) -> bool:
         return self.arguments is not None or self.others is not None
 
+    def may_fit(self, found: list[tuple[str, str] | None]) -> bool:
+        """Whether `with_arguments` is worth asking."""
+        if self.others is not None:
+            return True
+        for index, table in (self.arguments or {}).items():
+            argument = found[index] if index < len(found) else None
+            if argument is not None and argument[1] in table:
+                return True
+        return False
+
     def with_arguments(self, found: list[tuple[str, str] | None]) -> Iterator[Entry]:
         """The entries whose arguments fit the message's first arguments."""
         for index, table in (self.arguments or {}).items():

@@ -22,6 +22,7 @@ from afdbus.bus.planning import keep
 from afdbus.errors import ProtocolViolation
 from afdbus.wire.check import check_body
 from afdbus.wire.checker import checker
+from afdbus.wire.decode import string_arguments
 from afdbus.wire.fds import Fds
 from afdbus.wire.header import FIXED, frame_length, parse
 
@@ -247,10 +248,16 @@ def whole(peer: Peer, frame: bytes | bytearray, head: int, *, checked: bool) -> 
 def _cast_by_arguments(
     peer: Peer, plan: Plan, data: bytes, pos: int, body: int, after: int, piece: bytes
 ) -> None:
-    """The receivers of a broadcast who have rules about its arguments."""
+    """The receivers of a broadcast who have rules about its arguments, usually none."""
+    header = plan.header
+    highest = max([cell.highest for cell in plan.arguments])
+    found = string_arguments(header.signature, header.little, data, body, after, highest)
+    for cell in plan.arguments:
+        if cell.may_fit(found):
+            break
+    else:
+        return
     head = data[pos : pos + 12] + plan.rest
     serial = int.from_bytes(data[pos + 8 : pos + 12], "little")
-    message = Message(plan.header, peer, serial, head, data[body:after])
+    message = Message(header, peer, serial, head, data[body:after])
     delivery.cast_by_arguments(peer.bus, message, plan, piece)
-
-
