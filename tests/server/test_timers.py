@@ -1,0 +1,96 @@
+"""Deadlines with a clock that is turned by hand."""
+
+from __future__ import annotations
+
+from random import Random
+
+from afdbus.server.timers import Deadlines, Timers
+
+
+class Hand:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run_due(timers: Timers) -> None:
+    for deed in timers.due():
+        deed()
+
+
+def test_calls_are_due_in_the_order_of_their_times() -> None:
+    hand = Hand()
+    timers = Timers(hand)
+    done: list[float] = []
+    times = [Random(3).uniform(100, 200) for _ in range(50)] + [150.0] * 3
+    for when in times:
+        timers.call_at(when, lambda w=when: done.append(w))  # type: ignore[misc]
+    for _ in range(60):
+        hand.now += 2
+        run_due(timers)
+        assert done == sorted(when for when in times if when <= hand.now)
+    run_due(timers)
+    assert len(done) == len(times)
+
+
+def test_only_a_sooner_call_wakes_the_loop() -> None:
+    timers = Timers(Hand())
+    woken: list[int] = []
+    timers.on_sooner = lambda: woken.append(1)
+    for when, expected in ((110, 1), (120, 1), (105, 2), (105, 2), (104, 3)):
+        timers.call_at(when, lambda: None)
+        assert len(woken) == expected
+
+
+class Waiting:
+    """Deadlines of 1,000 ms; who is late is in `late`."""
+
+    def __init__(self, milliseconds: int = 1000) -> None:
+        self.hand = Hand()
+        self.timers = Timers(self.hand)
+        self.milliseconds = milliseconds
+        self.late: list[str] = []
+        self.deadlines: Deadlines[str] = Deadlines(
+            self.timers, lambda: self.milliseconds, self.late.append
+        )
+
+    def pass_time(self, seconds: float) -> list[str]:
+        self.hand.now += seconds
+        run_due(self.timers)
+        late, self.late[:] = list(self.late), []
+        return late
+
+
+def test_who_is_late_is_told_once_and_in_order() -> None:
+    waiting = Waiting()
+    waiting.deadlines.add("a")
+    assert waiting.pass_time(0.4) == []
+    waiting.deadlines.add("b")
+    waiting.deadlines.add("c")
+    waiting.deadlines.add("a")  # asking again does not prolong
+    waiting.deadlines.discard("b")
+    assert waiting.pass_time(0.7) == ["a"]
+    assert waiting.pass_time(0.5) == ["c"]
+    assert waiting.pass_time(10) == []
+    assert len(waiting.deadlines) == 0
+    waiting.deadlines.add("d")
+    assert waiting.pass_time(1.1) == ["d"]
+
+
+def test_a_timeout_below_zero_is_never() -> None:
+    waiting = Waiting(-1)
+    waiting.deadlines.add("a")
+    assert waiting.pass_time(10**9) == []
+    assert len(waiting.deadlines) == 1
+
+
+def test_p17_what_is_done_in_time_leaves_nothing() -> None:
+    waiting = Waiting()
+    waiting.deadlines.add("first")
+    for number in range(1000):
+        waiting.deadlines.add(f"{number}")
+        waiting.deadlines.discard(f"{number}")
+    assert len(waiting.deadlines) == 1
+    assert len(waiting.timers._heap) == 1
