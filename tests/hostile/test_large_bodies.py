@@ -59,8 +59,8 @@ def test_p1_checking_a_large_body_holds_up_nobody(
     sender.sock.settimeout(20)
     answer = sender.read()
     assert answer.error_name == "org.freedesktop.DBus.Error.InvalidArgs"
-    # A step is 2 ms, so a second of checking leaves room for hundreds.
-    assert pings > 20, pings
+    # A step is 2 ms, and a whole body takes from 50 ms to 1 s.
+    assert pings > 5, pings
 
 
 def test_p1_an_invalid_large_body_ends_its_sender_alone(victim: Callable[..., Victim]) -> None:
