@@ -129,3 +129,18 @@ def test_p9_one_more_rule_name_or_call_costs_the_same_with_many(world: World) ->
     few = cost(1)
     peer = with_rules_and_names(world, 1500)
     assert cost(2) < few * 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 3000])
+def test_p9_policy_sees_all_names_of_a_peer_without_a_copy_of_many(
+    world: World, count: int
+) -> None:
+    peer = with_names(world, count).peer
+    assert peer is not None
+    seen = peer.all_names()
+    assert list(seen) == [peer.name, *peer.names]
+    assert len(seen) == count + 1
+    assert peer.name in seen
+    assert all(name in seen for name in peer.names)
+    assert "com.example.Other" not in seen
+    assert sys.getsizeof(seen) < 200

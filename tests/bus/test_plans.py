@@ -122,7 +122,7 @@ def test_p8_who_has_left_is_not_held_by_plans(world: World) -> None:
     """Peers and plans point at each other; farewell cuts what it can, at once."""
     sender, receiver = world.connect(), world.connect()
     assert receiver.peer is not None
-    world.say(receiver, call("AddMatch", "s", "").pack(3))
+    world.say(receiver, call("AddMatch", "s", "").pack(3), signal("M").pack(4))
     world.say(sender, peer_call(receiver.peer.name).pack(5), signal("M").pack(6))
     assert len(plans_of(sender)) == 2
     assert len(plans_of(receiver)) == 1
