@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery
 from afdbus.bus.driver.interfaces import INTERFACES
 from afdbus.bus.matchindex import MatchIndex
 from afdbus.bus.names import Names
+from afdbus.bus.plan import Plans
 from afdbus.bus.replies import TIMEOUT, Replies
 from afdbus.bus.versions import Versions
 from afdbus.errors import NO_REPLY, BusError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from afdbus.bus.ports import Clock, Host, Journal
     from afdbus.identity import Identity
     from afdbus.limits import Limits
+    from afdbus.policy.decide import Verdict
     from afdbus.policy.ruleset import PeerPolicy, Ruleset
 
 # After :1.4294967295 unique names go on with :2.0 (dbus-daemon at INT_MAX).
@@ -87,6 +88,12 @@ class Bus:
         self._stats_serial = -1
         # What UpdateActivationEnvironment has set.
         self.environment: dict[str, str] = {}
+        # Plans for Hello, and for other calls of the bus by peers with the same policy: a client
+        # that has just come does what all do (churn: -60 us a connection).
+        self.nameless = Plans()
+        self._shared: dict[PeerPolicy, Plans] = {}
+        # What the policies say of the driver's own messages, of which there are few kinds (P19).
+        self.own_verdicts: dict[tuple[object, ...], Verdict] = {}
         self._policies: dict[tuple[int | None, tuple[int, ...] | None], PeerPolicy] = {}
 
     # -- numbers -----------------------------------------------------------------------------
@@ -121,16 +128,28 @@ class Bus:
         if policy is None:
             if len(self._policies) >= 256:
                 self._policies.clear()
+                self._shared.clear()
+                self.own_verdicts.clear()
             policy = self._policies[key] = self.ruleset.for_peer(identity)
         return policy
+
+    def shared_plans(self, policy: PeerPolicy) -> Plans:
+        """The plans that all peers with this policy share."""
+        plans = self._shared.get(policy)
+        if plans is None:
+            plans = self._shared[policy] = Plans()
+        return plans
 
     def configure(self, limits: Limits, ruleset: Ruleset) -> None:
         """Swap in a new configuration; live peers are judged by it from the next message on."""
         self.limits = limits
         self.ruleset = ruleset
         self._policies.clear()
+        self._shared.clear()
+        self.own_verdicts.clear()
         for peer in self.peers.values():
             peer.policy = self.policy_for(peer.identity)
+            peer.shared = self.shared_plans(peer.policy)
             peer.may_have_replies = None
         self.forget_plans()
 
@@ -202,6 +221,8 @@ class Bus:
         """Every decision may be another now."""
         for peer in self.peers.values():
             peer.forget_plans()
+        for plans in (self.nameless, *self._shared.values()):
+            plans.clear()
 
     # -- time and accounts -------------------------------------------------------------------
 
@@ -222,13 +243,7 @@ class Bus:
             if sender.alive:
                 sender.port.resume()
 
-    @contextmanager
-    def guard(self, what: str) -> Iterator[None]:
-        """A bug of ours inside is logged and counted, and the bus lives (P5)."""
-        try:
-            yield
-        except Exception:
-            self.bugs += 1
-            self.journal.warning(f"bug in {what}:\n{traceback.format_exc()}")
-            if self.strict:
-                raise
+    def bug(self, what: str) -> None:
+        """Log and count the exception being handled, which is a bug of ours; the bus lives (P5)."""
+        self.bugs += 1
+        self.journal.warning(f"bug in {what}:\n{traceback.format_exc()}")

@@ -13,6 +13,7 @@ from afdbus.bus import message as messages
 from afdbus.bus.judge import FULL, Denial, complaint, judge
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
+from afdbus.wire.encode import encode
 from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED
 from afdbus.wire.message import BUS_NAME
 
@@ -184,8 +185,14 @@ def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> 
     send_own(bus, messages.own_error(serial, to, reply_serial, error.name, error.text), receiver)
 
 
-def broadcast_own(bus: Bus, interface: str, member: str, signature: str, body: bytes) -> None:
-    """Broadcast a signal of the driver."""
+def broadcast_own(
+    bus: Bus, interface: str, member: str, signature: str, values: tuple[str, ...]
+) -> None:
+    """Broadcast a signal of the driver; marshalled only if anybody may want it."""
+    header = messages.own_signal_header(interface, member, signature)
+    if not bus.monitors and not bus.rules.cells(header, (BUS_NAME,)):
+        return
+    body = encode(signature, *values)
     message = messages.own_signal(bus.next_serial(), None, interface, member, signature, body)
     capture(bus, message, None)
     broadcast(bus, message)

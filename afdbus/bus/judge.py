@@ -64,24 +64,62 @@ def judge(
         raise BusError(
             ACCESS_DENIED, "Message bus will not accept messages of unknown type\n"
         )
+    if message.sender is None:
+        assert receiver is not None
+        if receiver.name:
+            verdict = _judge_own(message, receiver)
+            if not verdict.allowed:
+                return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+        return _room(receiver)
     asked = question(
         message, receiver, requested, receiver is not addressed and header.destination is not None
     )
-    if message.sender is not None:
-        verdict = message.sender.policy.may_send(asked)
-        if not verdict.allowed:
-            return Denial(ACCESS_DENIED, "Rejected send message", verdict)
-        if verdict.log:
-            message.logged = True
-            would = Denial(ACCESS_DENIED, "Would reject message", verdict)
-            message.sender.bus.journal.security(complaint(would, message, receiver, requested))
-    if receiver is not None and receiver.name:
-        verdict = receiver.policy.may_receive(asked)
-        if not verdict.allowed:
-            return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
-    if receiver is not None and receiver.outbox.is_full(receiver.bus.limits):
+    verdict = message.sender.policy.may_send(asked)
+    if not verdict.allowed:
+        return Denial(ACCESS_DENIED, "Rejected send message", verdict)
+    if verdict.log:
+        message.logged = True
+        would = Denial(ACCESS_DENIED, "Would reject message", verdict)
+        message.sender.bus.journal.security(complaint(would, message, receiver, requested))
+    if receiver is None:
+        return None
+    verdict = receiver.policy.may_receive(asked)
+    if not verdict.allowed:
+        return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+    return _room(receiver)
+
+
+def _room(receiver: Peer) -> Denial | None:
+    if receiver.outbox.is_full(receiver.bus.limits):
         return Denial(LIMITS_EXCEEDED, FULL, None)
     return None
+
+
+def _judge_own(message: Message, receiver: Peer) -> Verdict:
+    """May `receiver` have this message of the driver?
+
+    The driver's messages are of few kinds, and rules see no more of them than is in the key; all
+    its replies are asked for.  So each kind is asked about once for each policy.
+    """
+    header = message.header
+    eavesdropping = header.destination is not None and header.destination != receiver.name
+    key = (
+        receiver.policy,
+        header.type,
+        header.interface,
+        header.member,
+        header.error_name,
+        eavesdropping,
+    )
+    verdicts = receiver.bus.own_verdicts
+    verdict = verdicts.get(key)
+    if verdict is None:
+        requested = header.reply_serial != 0 and not eavesdropping
+        verdict = receiver.policy.may_receive(
+            question(message, receiver, requested, eavesdropping)
+        )
+        verdicts[key] = verdict
+    return verdict
 
 
 def complaint(denial: Denial, message: Message, receiver: Peer | None, requested: bool) -> str:

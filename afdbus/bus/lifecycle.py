@@ -134,5 +134,9 @@ def farewell(bus: Bus, peer: Peer) -> None:
         return
     peer.alive = False
     for step in _STEPS:
-        with bus.guard(f"farewell of {peer!r}"):
+        try:
             step(bus, peer)
+        except Exception:
+            bus.bug(f"farewell of {peer!r}")
+            if bus.strict:
+                raise

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from afdbus.bus.outbox import FdPiece, Piece
 from afdbus.wire import message as wire
 from afdbus.wire.decode import string_arguments
-from afdbus.wire.header import ERROR, FIXED, METHOD_RETURN, SIGNAL, Header, stamp
+from afdbus.wire.header import (
+    ERROR,
+    FIXED,
+    METHOD_RETURN,
+    NO_REPLY_EXPECTED,
+    SIGNAL,
+    Header,
+    stamp,
+)
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -120,12 +128,21 @@ def own_error(serial: int, to: str | None, reply_serial: int, name: str, text: s
 
 
 def own_signal(
-    serial: int, to: str | None, interface: str, member: str, signature: str, body: bytes
+    serial: int, to: Peer | None, interface: str, member: str, signature: str, body: bytes
 ) -> Message:
     """A signal of the driver, from its object path; a broadcast where `to` is None."""
-    data = wire.signal(serial, to, wire.BUS_PATH, interface, member, signature, body)
+    destination = b"" if to is None else to.destination
+    data = wire.signal(serial, destination, interface, member, signature, body)
     message = _own(SIGNAL, data, body, signature)
     header = message.header
     header.path, header.interface, header.member = wire.BUS_PATH, interface, member
-    header.destination = to
+    header.destination = None if to is None else to.name
     return message
+
+
+def own_signal_header(interface: str, member: str, signature: str) -> Header:
+    """What `own_signal` has for a header of a broadcast, to find out whether anybody wants it."""
+    header = Header(True, SIGNAL, NO_REPLY_EXPECTED)
+    header.path, header.interface, header.member = wire.BUS_PATH, interface, member
+    header.signature = signature
+    return header

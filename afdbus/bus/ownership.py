@@ -24,15 +24,18 @@ def announce(bus: Bus, change: NameChange) -> None:
     # Who is leaving hears nothing more, but monitors see that it was told.
     if old is not None and (old.alive or bus.monitors):
         _tell(bus, old, "NameLost", change.name)
-    body = encode("sss", change.name, old.name if old else "", new.name if new else "")
-    delivery.broadcast_own(bus, BUS_INTERFACE, "NameOwnerChanged", "sss", body)
+    delivery.broadcast_own(
+        bus,
+        BUS_INTERFACE,
+        "NameOwnerChanged",
+        "sss",
+        (change.name, old.name if old else "", new.name if new else ""),
+    )
     if new is not None:
         _tell(bus, new, "NameAcquired", change.name)
 
 
 def _tell(bus: Bus, peer: Peer, member: str, name: str) -> None:
     body = encode("s", name)
-    signal = messages.own_signal(
-        peer.next_serial(), peer.name, BUS_INTERFACE, member, "s", body
-    )
+    signal = messages.own_signal(peer.next_serial(), peer, BUS_INTERFACE, member, "s", body)
     delivery.send_own(bus, signal, peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.bus.plan import Plans
@@ -17,6 +18,28 @@ if TYPE_CHECKING:
 
 # From so many rules on it is cheaper to make all plans for broadcasts void than those they concern.
 _MANY_RULES = 256
+
+# Up to so many names a list is quicker than looking them up.
+_FEW_NAMES = 8
+
+
+class _AllNames(Collection[str]):
+    """The names of a peer that has many, which are not copied for each question (P9)."""
+
+    __slots__ = ("_peer",)
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def __len__(self) -> int:
+        return len(self._peer.names) + 1
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._peer.name
+        yield from self._peer.names
+
+    def __contains__(self, name: object) -> bool:
+        return name == self._peer.name or name in self._peer.names
 
 
 class Peer:
@@ -61,6 +84,7 @@ class Peer:
         "rule_count",
         "rules",
         "serial",
+        "shared",
         "version",
     )
 
@@ -95,6 +119,9 @@ class Peer:
         self.callees: dict[Peer, None] | None = None
         self.version = 0
         self.plans = Plans()
+        # Plans for calls of the bus, shared with all peers that may do the same: those without a
+        # name, or those with the same policy.
+        self.shared = bus.nameless
         # Replies carry a changing serial: one set of plans for each offset of it (P13).
         self.reply_plans: dict[int, Plans] | None = None
         # Whether policy lets the replies of the driver through; None: not asked yet.
@@ -113,14 +140,17 @@ class Peer:
         """Hello: from now on the peer has a unique name."""
         self.name = name
         self.destination = destination_field(name)
+        self.shared = self.bus.shared_plans(self.policy)
 
     def next_serial(self) -> int:
         """The serial of the next message that the bus itself sends to this peer."""
         self.serial = serial = self.serial % 0xFFFFFFFF + 1
         return serial
 
-    def all_names(self) -> list[str]:
+    def all_names(self) -> Collection[str]:
         """The unique name and all names the peer owns or queues for: what policy looks at."""
+        if len(self.names) > _FEW_NAMES:
+            return _AllNames(self)
         return [self.name, *self.names]
 
     def changed(self) -> None:

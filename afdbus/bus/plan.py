@@ -106,6 +106,17 @@ class Plans:
         self.old: dict[bytes, Plan] | None = None
         self.keys = 0
 
+    def lookup(self, key: bytes, told_apart: bytes, word: int) -> Plan | None:
+        """The plan for a header that starts with `word`, in either generation.
+
+        `told_apart` is the key that it has if another type or other flags came first.
+        """
+        for one in (key, told_apart):
+            plan = self.young.get(one) or self.find(one)
+            if plan is not None and plan.word == word:
+                return plan
+        return None
+
     def find(self, key: bytes) -> Plan | None:
         """The plan of the old generation, which is young again by being used."""
         if self.old is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus import plan as plans
+from afdbus.bus.driver.table import FIRST
 from afdbus.bus.judge import question
 from afdbus.bus.plan import Kind, Plan, Plans
 from afdbus.bus.replies import introduce
@@ -125,15 +126,19 @@ def keep(message: Message, fields: bytes, plan: Plan) -> None:
     """File the plan under the incoming header's `fields` (from byte 12 on)."""
     sender = message.sender
     assert sender is not None
-    if plan.serial_at:
+    if plan.method is not None:
+        # Calls of the bus are judged alike for all peers with the same policy.
+        found = sender.bus.nameless if plan.method.flags & FIRST else sender.shared
+    elif plan.serial_at:
         offset = plan.serial_at - 12
         if sender.reply_plans is None:
             sender.reply_plans = {}
-        found = sender.reply_plans.get(plan.serial_at)
-        if found is None:
-            if len(sender.reply_plans) >= _MAX_OFFSETS:
+        offsets = sender.reply_plans
+        if plan.serial_at not in offsets:
+            if len(offsets) >= _MAX_OFFSETS:
                 return
-            found = sender.reply_plans[plan.serial_at] = Plans()
+            offsets[plan.serial_at] = Plans()
+        found = offsets[plan.serial_at]
         fields = fields[:offset] + fields[offset + 4 :]
     else:
         found = sender.plans

@@ -195,12 +195,13 @@ def elsewhere(
             if plan is not None:
                 return plan
         return None
-    plan = None
-    if other is None:
-        plan = peer.plans.find(data[pos + 12 : body])
-    if plan is None or plan.word != word:
-        key = data[pos : pos + 4] + data[pos + 12 : body]
-        plan = peer.plans.young.get(key) or peer.plans.find(key)
+    key = data[pos + 12 : body]
+    told_apart = data[pos : pos + 4] + key
+    plan = peer.plans.lookup(key, told_apart, word)
+    if plan is None:
+        plan = peer.shared.lookup(key, told_apart, word)
+        if plan is not None and peer.name:
+            peer.plans.add(key if other is None else told_apart, plan)
     return plan
 
 

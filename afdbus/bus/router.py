@@ -83,7 +83,7 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
     method = calls.handle(bus, message)
     for peer in delivery.overhearers(bus, message, None):
         delivery.push(message, peer)
-    if method is None or not sender.name:
+    if method is None:
         return None
     return planning.plan_driver(message, method)
 

@@ -1,7 +1,7 @@
 """Messages that the bus itself writes: replies, errors and signals, always little-endian.
 
-The fields of a reply that do not change are marshalled once for each signature; what remains is
-two concatenations (0.5 instead of 4 us for a driver's answer).
+Their fields that do not change are marshalled once; what remains are a few concatenations (0.5
+instead of 4 us for a driver's answer, 0.7 instead of 7 for a signal).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BUS_INTERFACE = "org.freedesktop.DBus"
 
 _fixed = Struct("<cBBBII").pack
 _reply = Struct("<cBBBIIIBBcBI").pack
+_length = Struct("<I").pack
 _PAD = tuple(bytes(-n & 7) for n in range(8))
 _SENDER = field(SENDER, BUS_NAME)
 
@@ -115,18 +116,40 @@ def error(
                  destination=destination, signature="s", body=encode("s", text))  # fmt: skip
 
 
+class _SignalFields(dict[tuple[str, str, str], bytes]):
+    """(interface, member, signature) -> all fields of a signal but DESTINATION, not padded."""
+
+    def __missing__(self, key: tuple[str, str, str]) -> bytes:
+        interface, member, signature = key
+        joined = join(
+            [
+                field(PATH, BUS_PATH),
+                field(INTERFACE, interface),
+                field(MEMBER, member),
+                _SENDER,
+                *([field(SIGNATURE, signature)] if signature else []),
+            ]
+        )
+        length = int.from_bytes(joined[:4], "little")
+        fields = self[key] = joined[4 : 4 + length]
+        return fields
+
+
+# Its keys are the driver's own signals, of which there are a handful.
+_signal_fields = _SignalFields()
+
+
 def signal(
-    serial: int,
-    destination: str | None,
-    path: str,
-    interface: str,
-    member: str,
-    signature: str,
-    body: bytes,
+    serial: int, destination: bytes, interface: str, member: str, signature: str, body: bytes
 ) -> bytes:
-    """A signal of the bus; a broadcast where `destination` is None."""
-    return build(SIGNAL, serial, path=path, interface=interface, member=member,
-                 destination=destination, signature=signature, body=body)  # fmt: skip
+    """A signal of the bus; `destination` as for `method_return`, empty for a broadcast."""
+    fields = _signal_fields[interface, member, signature]
+    if destination:
+        fields += _PAD[len(fields) & 7] + destination
+    return (
+        _fixed(b"l", SIGNAL, NO_REPLY_EXPECTED, 1, len(body), serial)
+        + _length(len(fields)) + fields + _PAD[len(fields) & 7] + body
+    )  # fmt: skip
 
 
 def method_call(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from afdbus.bus import delivery
 from afdbus.bus import message as messages
 from afdbus.bus.driver.privilege import check_privileged
-from afdbus.bus.driver.table import ANY_PATH, ONCE, PRIVILEGED, Answer, Method
+from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, Answer, Method
 from afdbus.bus.judge import judge
 from afdbus.errors import (
     ACCESS_DENIED,
@@ -58,7 +58,7 @@ def handle(bus: Bus, message: Message) -> Method | None:
     arguments = decode(header.signature, header.little, bytes(message.body), 0, len(message.body))
     answer = method.handler(peer, header, *arguments)
     reply(peer, message.serial, method, answer)
-    return None if method.flags & (ONCE | PRIVILEGED) else method
+    return None if method.flags & PRIVILEGED else method
 
 
 def find(peer: Peer, header: Header) -> Method:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from afdbus.bus.driver import credentials, dbus, debug, monitoring, standard
-from afdbus.bus.driver.table import ANY_PATH, ONCE, PRIVILEGED, Interface, Method, Property, Signal
+from afdbus.bus.driver.table import ANY_PATH, FIRST, PRIVILEGED, Interface, Method, Property, Signal
 from afdbus.wire.message import BUS_INTERFACE
 
 INTERFACES: tuple[Interface, ...] = (
     Interface(
         BUS_INTERFACE,
         (
-            Method("Hello", "", "s", dbus.hello, ANY_PATH | ONCE),
+            Method("Hello", "", "s", dbus.hello, ANY_PATH | FIRST),
             Method("RequestName", "su", "u", dbus.request_name),
             Method("ReleaseName", "s", "u", dbus.release_name),
             Method("StartServiceByName", "su", "u", dbus.start_service_by_name),
@@ -69,7 +69,7 @@ INTERFACES: tuple[Interface, ...] = (
     ),
     Interface(
         "org.freedesktop.DBus.Monitoring",
-        (Method("BecomeMonitor", "asu", "", monitoring.become_monitor, PRIVILEGED | ONCE),),
+        (Method("BecomeMonitor", "asu", "", monitoring.become_monitor, PRIVILEGED),),
         any_path=False,
         listed=True,
     ),

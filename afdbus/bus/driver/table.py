@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 # The reply's body; or that and a deed for after the reply was sent.
 Answer = bytes | tuple[bytes, Callable[[], None]]
 
-ANY_PATH, PRIVILEGED, ONCE = 1, 2, 4
+ANY_PATH, PRIVILEGED, FIRST = 1, 2, 4
 
 
 class Method(NamedTuple):
     """A method of the driver.
 
     Flags: ANY_PATH, it answers on every object path; PRIVILEGED, only for root and the daemon's own
-    user; ONCE, it changes what the caller is, so that no plan may stand for it.
+    user, and no plan stands for it; FIRST, it is the call of a peer without a name.
     """
 
     name: str
