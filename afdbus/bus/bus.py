@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery
+from afdbus.bus.activation import Activations
 from afdbus.bus.driver.interfaces import INTERFACES
 from afdbus.bus.matchindex import MatchIndex
 from afdbus.bus.names import Names
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
-    from afdbus.bus.ports import Clock, Host, Journal
+    from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services
     from afdbus.identity import Identity
     from afdbus.limits import Limits
     from afdbus.policy.decide import Verdict
@@ -48,6 +49,8 @@ class Bus:
         clock: Clock,
         journal: Journal,
         host: Host,
+        services: Services,
+        launcher: Launcher,
         touched: list[Outbox],
         wake_at: Callable[[float], None],
         type_: str | None = None,
@@ -59,6 +62,8 @@ class Bus:
         self.clock = clock
         self.journal = journal
         self.host = host
+        self.services = services
+        self.launcher = launcher
         self.wake_at = wake_at
         self.type = type_
         self.interfaces = INTERFACES
@@ -74,6 +79,7 @@ class Bus:
         self.monitor_rules = MatchIndex()
         self.monitors: dict[Peer, list[MatchRule]] = {}
         self.replies = Replies(self)
+        self.activations = Activations(self)
         self.versions = Versions()
         self.touched = touched
 
@@ -227,7 +233,8 @@ class Bus:
     # -- time and accounts -------------------------------------------------------------------
 
     def expire(self) -> None:
-        """Answer the calls whose reply_timeout is over."""
+        """Answer the calls whose reply_timeout is over, and those for a name that does not come."""
+        self.activations.expire()
         for caller, serial in self.replies.expire():
             delivery.send_error(self, caller, serial, BusError(NO_REPLY, TIMEOUT))
 

@@ -109,6 +109,10 @@ def _drop_account(bus: Bus, peer: Peer) -> None:
             del bus.users[uid]
 
 
+def _drop_held(bus: Bus, peer: Peer) -> None:
+    bus.activations.forget(peer)
+
+
 def _drop_rules(bus: Bus, peer: Peer) -> None:
     peer.changed()
     bus.remove_rules(peer)
@@ -121,6 +125,7 @@ _STEPS: tuple[Callable[[Bus, Peer], None], ...] = (
     _drop_rules,
     _drop_names,
     _forget_calls,
+    _drop_held,
     _drop_account,
 )
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def announce(bus: Bus, change: NameChange) -> None:
-    """Send the signals of one change; decisions that hung on it are void from now on."""
+    """Send the signals of one change, and to a new owner what was held for it.
+
+    Decisions that hung on it are void from now on.
+    """
     for peer in (change.old, change.new):
         if peer is not None:
             peer.changed()
@@ -32,7 +35,9 @@ def announce(bus: Bus, change: NameChange) -> None:
         (change.name, old.name if old else "", new.name if new else ""),
     )
     if new is not None:
+        bus.activations.answer(change.name)
         _tell(bus, new, "NameAcquired", change.name)
+        bus.activations.deliver(change.name, new)
 
 
 def _tell(bus: Bus, peer: Peer, member: str, name: str) -> None:

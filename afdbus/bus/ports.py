@@ -1,7 +1,8 @@
-"""How the bus speaks to the world: four small ports that `server` and `host` fill."""
+"""How the bus speaks to the world: small ports that `server` and `host` fill."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from afdbus.identity import Identity
@@ -50,3 +51,43 @@ class Port(Protocol):
 
     def take_fds(self, count: int) -> list[int] | None:
         """The next `count` descriptors that came with the peer's bytes; None if fewer did."""
+
+
+class Service(Protocol):
+    """A program that can be started since it will own `name`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exec(self) -> str:
+        """Its command line."""
+
+
+class Services(Protocol):
+    """The names that can be started."""
+
+    def names(self) -> Iterable[str]: ...
+
+    def find(self, name: str) -> Service | None:
+        """Who provides `name` now, if anybody does."""
+
+
+class Child(Protocol):
+    """A program that was started and has not ended as far as the bus was told."""
+
+    def kill(self) -> None: ...
+
+
+class Launcher(Protocol):
+    """Starts programs for the bus."""
+
+    @property
+    def may_set_environment(self) -> bool:
+        """Whether clients may add to the environment of what is started."""
+
+    def start(
+        self, service: Service, environment: Mapping[str, str], ended: Callable[[int], None]
+    ) -> Child:
+        """Start `service` with `environment` added to its own; `ended` is called, never at once,
+        with its exit status or the negative number of a signal.  Raises BusError."""

@@ -6,15 +6,19 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from afdbus.bus import activation
 from afdbus.bus.bus import Bus
 from afdbus.config.load import load
 from afdbus.config.model import MissingFile
+from afdbus.config.services import ServiceFiles
 from afdbus.errors import FAILED, FILE_NOT_FOUND, BusError, ConfigError, ProtocolViolation
 from afdbus.host.credentials import command_of, identity_of
 from afdbus.host.machineid import machine_id
 from afdbus.identity import Identity
 from afdbus.sasl.server import ServerHandshake
 from afdbus.server.connection import Connection
+from afdbus.server.launcher import ServiceLauncher
+from afdbus.server.listeners import printable
 from afdbus.server.timers import Deadlines
 
 if TYPE_CHECKING:
@@ -35,7 +39,8 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class BusServer:
     """Accepts, greets and watches the connections of one bus.
 
-    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.
+    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.  `nofile`
+    is the RLIMIT_NOFILE (soft, hard) of what it starts, None for its own.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class BusServer:
         own_uid: int,
         journal: Journal,
         keyring: Keyring | None,
+        nofile: tuple[int, int] | None = None,
     ) -> None:
         self.loop = loop
         self.journal = journal
@@ -69,6 +75,15 @@ class BusServer:
         self._fds: Deadlines[Connection] = Deadlines(
             timers, lambda: self.bus.limits.pending_fd_timeout, Connection.close
         )
+        self._services = ServiceFiles(journal.warning)
+        self._services.reload(config.servicedirs)
+        self._launcher = ServiceLauncher(
+            loop,
+            address=printable(listeners),
+            type_=config.type,
+            helper=config.servicehelper,
+            nofile=nofile,
+        )
         self.bus = Bus(
             guid=guid,
             limits=config.limits,
@@ -77,6 +92,8 @@ class BusServer:
             clock=timers.clock,
             journal=journal,
             host=self,
+            services=self._services,
+            launcher=self._launcher,
             touched=loop.touched,
             wake_at=lambda when: timers.call_at(when, self.bus.expire),
             type_=config.type,
@@ -213,18 +230,29 @@ class BusServer:
     def reload(self) -> None:
         """Read everything first; then swap at once, or keep the old and say why (BusError)."""
         try:
-            config = load(self._config_file)
+            self._swap(self._load())
+        finally:
+            # Also where the old is kept, as there.
+            activation.tell_reloaded(self.bus)
+
+    def _load(self) -> Config:
+        try:
+            return load(self._config_file)
         except MissingFile as error:
             raise BusError(FILE_NOT_FOUND, str(error)) from error
         except ConfigError as error:
             raise BusError(FAILED, str(error)) from error
+
+    def _swap(self, config: Config) -> None:
         for warning in config.warnings:
             self.journal.warning(warning)
         self._config = config._replace(
             auth=self._config.auth, type=self._config.type, listen=self._config.listen
         )
         self.bus.configure(config.limits, config.ruleset)
+        self._services.reload(config.servicedirs)
         self._check_listening()
+        self.journal.info("Reloaded configuration")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -235,6 +263,7 @@ class BusServer:
         self._check_listening()
         for connection in list(self._connections):
             connection.close()
+        self._launcher.close()
         self.loop.flush()
         for listener in self._listeners:
             listener.close()

@@ -33,6 +33,8 @@ def run_daemon(
     Everything before trio was done by the caller: `listeners` listen, their addresses are printed,
     privileges are dropped.
     """
+    # Where our starter ignores it, which is inherited, no child can be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     daemon = Daemon(options, config, listeners, journal)
     trio.run(daemon.run)
     return daemon.status
@@ -58,6 +60,7 @@ class Daemon:
             own_uid=os.geteuid(),
             journal=journal,
             keyring=CookieKeyring(self._users),
+            nofile=options.nofile,
         )
 
     async def run(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import array
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kit import busconfig, call
 
@@ -15,10 +15,11 @@ from afdbus.bus import lifecycle
 from afdbus.bus.bus import Bus
 from afdbus.bus.outbox import FdPiece, Outbox
 from afdbus.bus.peer import Peer
+from afdbus.bus.ports import Service
 from afdbus.bus.road import travel
 from afdbus.config.load import load
 from afdbus.config.model import Config
-from afdbus.errors import ProtocolViolation
+from afdbus.errors import BusError, ProtocolViolation
 from afdbus.identity import Identity
 from afdbus.server.flush import drain, flush
 
@@ -67,6 +68,55 @@ class FakeHost:
         assert self.bus is not None
         if self.next is not None:
             self.bus.configure(self.next.limits, self.next.ruleset)
+
+
+class FakeService(NamedTuple):
+    name: str
+    exec: str
+
+
+class FakeServices:
+    """Names and the commands that provide them."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        return list(self.commands)
+
+    def find(self, name: str) -> FakeService | None:
+        command = self.commands.get(name)
+        return None if command is None else FakeService(name, command)
+
+
+class FakeChild:
+    """A program that runs until the test calls `ended` with its status."""
+
+    def __init__(self, name: str, environment: dict[str, str], ended: Callable[[int], None]):
+        self.name = name
+        self.environment = environment
+        self.ended = ended
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class FakeLauncher:
+    """Starts nothing but keeps what it was asked to; `refusal` is raised instead."""
+
+    def __init__(self) -> None:
+        self.may_set_environment = True
+        self.refusal: BusError | None = None
+        self.children: list[FakeChild] = []
+
+    def start(
+        self, service: Service, environment: Mapping[str, str], ended: Callable[[int], None]
+    ) -> FakeChild:
+        if self.refusal is not None:
+            raise self.refusal
+        self.children.append(FakeChild(service.name, dict(environment), ended))
+        return self.children[-1]
 
 
 class FakeConnection:
@@ -166,6 +216,8 @@ class World:
         self.wake_ups: list[float] = []
         self.journal = FakeJournal()
         self.host = FakeHost()
+        self.services = FakeServices()
+        self.launcher = FakeLauncher()
         self.touched: list[Outbox] = []
         self.again: list[FakeConnection] = []
         self.connections: list[FakeConnection] = []
@@ -177,6 +229,8 @@ class World:
             clock=lambda: self.now,
             journal=self.journal,
             host=self.host,
+            services=self.services,
+            launcher=self.launcher,
             touched=self.touched,
             wake_at=self.wake_ups.append,
             type_="session",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from afdbus.bus import delivery
 from afdbus.bus import message as messages
 from afdbus.bus.driver.privilege import check_privileged
-from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, Answer, Method
+from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, WHOLE, Answer, Method
 from afdbus.bus.judge import judge
+from afdbus.bus.message import Message
 from afdbus.errors import (
     ACCESS_DENIED,
     INVALID_ARGS,
@@ -17,14 +19,15 @@ from afdbus.errors import (
     BusError,
 )
 from afdbus.wire.decode import decode
-from afdbus.wire.header import METHOD_CALL, SIGNAL, Header
+from afdbus.wire.header import METHOD_CALL, SIGNAL, Header, stamp
 from afdbus.wire.message import BUS_NAME, BUS_PATH, method_return
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
-    from afdbus.bus.message import Message
     from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
+
+_fixed = Struct("<III").pack
 
 _ACTIVATOR = "org.freedesktop.systemd1.Activator"
 
@@ -56,9 +59,11 @@ def handle(bus: Bus, message: Message) -> Method | None:
             f"expected {method.takes})\n",
         )
     arguments = decode(header.signature, header.little, bytes(message.body), 0, len(message.body))
-    answer = method.handler(peer, header, *arguments)
-    reply(peer, message.serial, method, answer)
-    return None if method.flags & PRIVILEGED else method
+    given = message if method.flags & WHOLE else header
+    answer = method.handler(peer, given, *arguments)
+    if answer is not None:
+        reply(peer, message.serial, method, answer)
+    return None if method.flags & (PRIVILEGED | WHOLE) else method
 
 
 def find(peer: Peer, header: Header) -> Method:
@@ -120,6 +125,7 @@ def planned(
     except BusError as error:
         delivery.send_error(peer.bus, peer, serial, error)
         return
+    assert answer is not None  # no plan stands for a method that may answer later
     box = peer.outbox
     if isinstance(answer, bytes) and not box.blocked and not peer.bus.monitors:
         allowed = peer.may_have_replies
@@ -131,8 +137,21 @@ def planned(
                     peer.next_serial(), serial, peer.destination, method.returns, answer
                 )
             )
-            return
-    reply(peer, serial, method, answer)
+        else:
+            reply(peer, serial, method, answer)
+    else:
+        reply(peer, serial, method, answer)
+    if peer.bus.eavesdropping:
+        _overheard(peer, plan, data[start:end], serial)
+
+
+def _overheard(peer: Peer, plan: Plan, body: bytes, serial: int) -> None:
+    """While anybody eavesdrops there are no plans, so this is the call that has begun it: an
+    AddMatch, whose own rule may fit it."""
+    fixed = _fixed(plan.word, len(body), serial)
+    message = Message(plan.header, peer, serial, fixed + stamp(plan.header, peer.name), body)
+    for other in delivery.overhearers(peer.bus, message, None):
+        delivery.push(message, other)
 
 
 def _may_have_replies(peer: Peer) -> bool:

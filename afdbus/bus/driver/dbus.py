@@ -22,6 +22,7 @@ from afdbus.wire.encode import encode
 from afdbus.wire.message import BUS_NAME
 
 if TYPE_CHECKING:
+    from afdbus.bus.message import Message
     from afdbus.bus.peer import Peer
     from afdbus.wire.header import Header
 
@@ -104,14 +105,16 @@ def release_name(peer: Peer, header: Header, name: str) -> Answer:
     return _u32(answer)
 
 
-def start_service_by_name(peer: Peer, header: Header, name: str, flags: int) -> Answer:
-    # Service files come first, as there: for a name without one it does not help to be running.
-    raise activation.not_provided(name)
+def start_service_by_name(peer: Peer, call: Message, name: str, flags: int) -> Answer | None:
+    answer = activation.start(peer.bus, call, name)
+    return None if answer is None else _u32(answer)
 
 
 def update_activation_environment(
     peer: Peer, header: Header, environment: dict[str, str]
 ) -> Answer:
+    if not peer.bus.launcher.may_set_environment:
+        raise BusError(ACCESS_DENIED, "Cannot change activation environment on a system bus.")
     peer.bus.environment.update(environment)
     return b""
 
@@ -125,7 +128,7 @@ def list_names(peer: Peer, header: Header) -> Answer:
 
 
 def list_activatable_names(peer: Peer, header: Header) -> Answer:
-    return encode("as", [BUS_NAME])
+    return encode("as", [BUS_NAME, *peer.bus.services.names()])
 
 
 def add_match(peer: Peer, header: Header, text: str) -> Answer:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from afdbus.bus.driver import credentials, dbus, debug, monitoring, standard
-from afdbus.bus.driver.table import ANY_PATH, FIRST, PRIVILEGED, Interface, Method, Property, Signal
+from afdbus.bus.driver.table import (
+    ANY_PATH,
+    FIRST,
+    PRIVILEGED,
+    WHOLE,
+    Interface,
+    Method,
+    Property,
+    Signal,
+)
 from afdbus.wire.message import BUS_INTERFACE
 
 INTERFACES: tuple[Interface, ...] = (
@@ -13,7 +22,9 @@ INTERFACES: tuple[Interface, ...] = (
             Method("Hello", "", "s", dbus.hello, ANY_PATH | FIRST),
             Method("RequestName", "su", "u", dbus.request_name),
             Method("ReleaseName", "s", "u", dbus.release_name),
-            Method("StartServiceByName", "su", "u", dbus.start_service_by_name),
+            Method(
+                "StartServiceByName", "su", "u", dbus.start_service_by_name, ANY_PATH | WHOLE
+            ),
             Method(
                 "UpdateActivationEnvironment", "a{ss}", "",
                 dbus.update_activation_environment, PRIVILEGED,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # The reply's body; or that and a deed for after the reply was sent.
 Answer = bytes | tuple[bytes, Callable[[], None]]
 
+# The handler gets the whole call instead of its header, and may answer later (None).
+WHOLE = 8
 ANY_PATH, PRIVILEGED, FIRST = 1, 2, 4
 
 
@@ -30,7 +32,7 @@ class Method(NamedTuple):
     name: str
     takes: str
     returns: str
-    handler: Callable[..., Answer]
+    handler: Callable[..., Answer | None]
     flags: int = ANY_PATH
 
 
