@@ -400,6 +400,8 @@ class Connection:
         self._checking = None
         if peer is not None:
             lifecycle.farewell(server.bus, peer)
+            # They point at each other; without this only the garbage collector could part them.
+            self.peer = None
         self._intake.close()
         server.forget(self)
         with contextlib.suppress(OSError):  # it may be gone already

@@ -60,6 +60,8 @@ class Loop:
         self.timers = Timers(time.monotonic)
         self.touched: list[Outbox] = []
         self.bugs = 0
+        # Called whenever there is nothing to do.
+        self.on_idle: Callable[[], None] = lambda: None
         self.strict = bool(os.environ.get("AFDBUS_STRICT"))
         self._poller = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -170,6 +172,7 @@ class Loop:
 
     async def _idle(self) -> None:
         """Sleep in trio until a descriptor is ready or a timer is due."""
+        self.on_idle()
         delay = max(0.0, self.timers.soonest - self.timers.clock())
         with trio.move_on_after(delay) as self._sleep:
             await trio.lowlevel.wait_readable(self._poller.fileno())
