@@ -307,6 +307,19 @@ def test_road_and_layers_do_the_same(
         assert road < layered, f"no plan was ever used for {kind}"
 
 
+def test_the_call_that_begins_eavesdropping_is_overheard_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if a plan stands for it, as no call before it was overheard."""
+    pair = Pair(configuration(tmp_path), Counter(monkeypatch))
+    pair.both(lambda world: world.connect())
+    for rule in ("type='signal'", "type='error'", "eavesdrop=true", "member='M'"):
+        message = call("AddMatch", "s", rule).pack(9)
+        pair.both(lambda world, m=message: world.say(world.connections[0], m))  # type: ignore[misc]
+    assert pair.on_the_road["driver"] == pair.on_layers["driver"] - 2
+    assert pair.road.connections[0].written.count(b"AddMatch") == 2
+
+
 def test_much_of_the_traffic_takes_the_road(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: list[int]
 ) -> None:
