@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from struct import Struct
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from afdbus.bus import delivery
@@ -11,7 +10,6 @@ from afdbus.bus import message as messages
 from afdbus.bus.driver.privilege import check_privileged
 from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, WHOLE, Answer, Method
 from afdbus.bus.judge import judge
-from afdbus.bus.message import Message
 from afdbus.bus.message import Message
 from afdbus.errors import (
     ACCESS_DENIED,
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
     from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
-
-_fixed = Struct("<III").pack
 
 _fixed = Struct("<III").pack
 
