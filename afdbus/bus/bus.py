@@ -157,6 +157,7 @@ class Bus:
             peer.policy = self.policy_for(peer.identity)
             peer.shared = self.shared_plans(peer.policy)
             peer.may_have_replies = None
+            self.relieve(peer)
         self.forget_plans()
 
     # -- rules -------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ REPLY_SERIAL takes the slot it names, whatever its type (P11.6).
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from afdbus.errors import ACCESS_DENIED, LIMITS_EXCEEDED, BusError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
 
 NO_ANSWER = "Message recipient disconnected from message bus without replying"
+# Deadlines kept before the answered calls among them are looked for.
+_COMPACT = 1024
+
 TIMEOUT = "Message did not receive a reply (timeout by message bus)"
 
 
@@ -50,15 +54,24 @@ def check(caller: Peer, callee: Peer, serial: int) -> None:
         )
 
 
+def _is_open(entry: tuple[float, int, Peer, tuple[int, Peer]]) -> bool:
+    """Whether this very call is not answered: the slot may have been freed and taken again."""
+    deadline, _, caller, slot = entry
+    return caller.calls.get(slot) is deadline
+
+
 class Replies:
     """The reply_timeout of one bus; empty where it is "never", as by default."""
 
-    __slots__ = ("_bus", "_deadlines")
+    __slots__ = ("_bus", "_compact_at", "_count", "_deadlines", "_wake_at")
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        # All wait equally long, so the order of asking is the order of the deadlines.
-        self._deadlines: deque[tuple[float, Peer, tuple[int, Peer]]] = deque()
+        # A heap; the count keeps peers from being compared.
+        self._deadlines: list[tuple[float, int, Peer, tuple[int, Peer]]] = []
+        self._count = 0
+        self._compact_at = _COMPACT
+        self._wake_at = inf
 
     def expect(self, caller: Peer, callee: Peer, serial: int) -> None:
         """Note a call that `check` has passed."""
@@ -69,22 +82,37 @@ class Replies:
             return
         deadline = self._bus.clock() + timeout / 1000
         caller.calls[serial, callee] = deadline
-        self._deadlines.append((deadline, caller, (serial, callee)))
-        self._bus.wake_at(deadline)
+        self._count += 1
+        heappush(self._deadlines, (deadline, self._count, caller, (serial, callee)))
+        if len(self._deadlines) > self._compact_at:
+            self._compact()
+        self._wake()
 
     def expire(self) -> list[tuple[Peer, int]]:
         """Drop what is overdue; returns the callers with the serials of those calls."""
+        self._wake_at = inf
         now = self._bus.clock()
         overdue = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, caller, slot = self._deadlines.popleft()
-            # The very deadline: the slot may have been freed and taken again since.
-            if caller.calls.get(slot) is deadline:
+            entry = heappop(self._deadlines)
+            if _is_open(entry):
+                _, _, caller, slot = entry
                 del caller.calls[slot]
                 overdue.append((caller, slot[0]))
-        if self._deadlines:
-            self._bus.wake_at(self._deadlines[0][0])
+        self._wake()
         return overdue
+
+    def _wake(self) -> None:
+        """Ask to be called when the first deadline is over, once."""
+        if self._deadlines and self._deadlines[0][0] < self._wake_at:
+            self._wake_at = self._deadlines[0][0]
+            self._bus.wake_at(self._wake_at)
+
+    def _compact(self) -> None:
+        """Forget answered calls, as many as there are open ones at the most (P17)."""
+        self._deadlines = [entry for entry in self._deadlines if _is_open(entry)]
+        heapify(self._deadlines)
+        self._compact_at = max(_COMPACT, 2 * len(self._deadlines))
 
     def forget(self, peer: Peer) -> list[tuple[Peer, int]]:
         """`peer` leaves: drop its own calls; returns who waited in vain for it, with serials."""

@@ -120,7 +120,7 @@ class Loop:
     def flush(self) -> None:
         """Write what was pushed; for tasks that speak to a bus from outside the loop."""
         if self.touched:
-            flush(self.touched)
+            flush(self.touched, self._write_failed)
 
     def stop(self) -> None:
         """Let `run` return after the current pass."""
@@ -191,7 +191,7 @@ class Loop:
                 except Exception:
                     self._bug(self._owners.get(fd))
         if touched:
-            flush(touched)
+            flush(touched, self._write_failed)
         if self._heavy:
             peer = next(iter(self._heavy))
             del self._heavy[peer]
@@ -200,7 +200,7 @@ class Loop:
             except Exception:
                 self._bug(peer)
             if touched:
-                flush(touched)
+                flush(touched, self._write_failed)
         if self._again:
             deeds, self._again = self._again, []
             self._guarded(deeds)
@@ -212,12 +212,12 @@ class Loop:
             deeds, self._accepts = self._accepts, []
             self._guarded(deeds)
         if touched:
-            flush(touched)
+            flush(touched, self._write_failed)
 
     def _run_timers(self) -> None:
         self._guarded(self.timers.due())
         if self.touched:
-            flush(self.touched)
+            flush(self.touched, self._write_failed)
 
     def _guarded(self, deeds: list[Callable[[], None]]) -> None:
         for deed in deeds:
@@ -225,6 +225,9 @@ class Loop:
                 deed()
             except Exception:
                 self._bug(None)
+
+    def _write_failed(self, box: Outbox) -> None:
+        self._bug(box.port)  # type: ignore[arg-type]
 
     def _bug(self, owner: Heavy | None) -> None:
         """An exception nobody expected is a bug of ours: it costs the peer in whose turn it was
