@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
 from afdbus.host.users import Users
 from afdbus.server.busserver import BusServer
+from afdbus.server.collector import Collector
 from afdbus.server.loop import LINGER, Loop
 from afdbus.server.options import SIGNALS
 from afdbus.wire.address import new_guid
@@ -64,9 +64,7 @@ class Daemon:
         )
 
     async def run(self) -> None:
-        # A full collection over thousands of peers stops the bus (P25); what is here now stays.
-        gc.collect()
-        gc.freeze()
+        self._loop.on_idle = Collector()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals)
             self._report_ready()
