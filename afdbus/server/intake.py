@@ -16,6 +16,9 @@ ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 FLAGS = int(socket.MSG_CMSG_CLOEXEC)
 TRUNCATED = int(socket.MSG_CTRUNC)
 
+# The largest header, in bytes.
+MAX_HEADER = 2 * LARGE
+
 Ancillary = list[tuple[int, int, bytes]]
 
 
@@ -79,11 +82,11 @@ class Intake(Framer):
         Raises ProtocolViolation if it announces one beyond `limit` bytes, or none at all.
 
         dbus-daemon takes a header of up to 64 MiB.  Ours is judged in one go, at some 200 ms a
-        MiB, so one beyond LARGE, for which nobody has a use, is a violation (P1).
+        MiB, so one beyond MAX_HEADER, for which nobody has a use, is a violation (P1).
         """
         if len(rest) >= FIXED:
             head, end = frame_length(rest, 0, limit)
-            if head > LARGE:
+            if head > MAX_HEADER:
                 raise ProtocolViolation(f"a header of {head} bytes")
             if end > LARGE:
                 self.begin(rest, end)
