@@ -97,7 +97,8 @@ def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[
     for peer in receivers:
         push(message, peer)
     with_arguments = [cell for cell in cells if cell.has_arguments()]
-    return with_arguments, allowed, [peer for peer in always if peer not in set(allowed)]
+    may = set(allowed)
+    return with_arguments, allowed, [peer for peer in always if peer not in may]
 
 
 def cast_by_arguments(bus: Bus, message: Message, plan: Plan, piece: bytes) -> None:
