@@ -44,6 +44,9 @@ class Writer(Protocol):
 def flush(touched: list[Outbox], failed: Callable[[Outbox], None]) -> None:
     """Write every touched outbox, as far as its socket takes it, and forget that it was touched.
 
+    One whose socket was full is not tried: a thousand subscribers that do not read would cost as
+    many failing writes for each signal.
+
     `failed` is called, in the handler, for an outbox in whose writing a bug of ours shows (P5).
     """
     for box in touched:
@@ -56,7 +59,9 @@ def flush(touched: list[Outbox], failed: Callable[[Outbox], None]) -> None:
 
 def _flush_one(box: Outbox) -> None:
     pieces = box.pieces
-    if box.blocked or box.fds:
+    if box.blocked:
+        return  # it is drained when its socket takes more
+    if box.fds:
         drain(box)
         return
     count = len(pieces)

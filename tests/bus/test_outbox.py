@@ -123,6 +123,31 @@ def test_p7_one_turn_writes_a_bounded_amount(world: World) -> None:
     assert world.again == [receiver]
 
 
+def test_p7_a_full_socket_is_not_tried_before_it_takes_more(world: World) -> None:
+    """A thousand subscribers that do not read cost no failing write each for every signal."""
+    sender, receiver = world.connect(), world.connect()
+    tries = 0
+
+    class Deaf(FakeConnection):
+        def send(self, data: bytes | memoryview) -> int:
+            nonlocal tries
+            tries += 1
+            return super().send(data)
+
+    receiver.__class__ = Deaf
+    assert receiver.peer is not None
+    receiver.peer.outbox.send = receiver.send
+    receiver.room = 0
+    for serial in range(1, 100):
+        world.say(sender, to(receiver, 10, serial))
+        world.flush()
+    assert tries <= 2
+    receiver.written.clear()
+    world.widen(receiver, PLENTY)
+    came = [Received(message) for message in unframed(bytes(receiver.written))]
+    assert [message.args[0] for message in came] == list(range(1, 100))
+
+
 def test_p30_who_sends_to_one_that_does_not_read_is_charged_for_it(world: World) -> None:
     sender, other, receiver = world.connect(), world.connect(), world.connect()
     assert sender.peer is not None
