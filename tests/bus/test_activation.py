@@ -91,7 +91,8 @@ def test_messages_wait_and_are_delivered_in_order(world: World) -> None:
         ("call", "D"),
         ("return", 1),
     ]
-    assert alice.peer is not None and len(alice.peer.calls) == 2
+    assert alice.peer is not None
+    assert len(alice.peer.calls) == 2
     clean(world, alice, carol)
     # from now on they go there directly
     send(world, alice, peer_call(NAME, "E"))
@@ -348,7 +349,8 @@ def test_p29_descriptors_wait_with_their_message(world: World) -> None:
     fd = descriptor(alice)
     send(world, alice, peer_call(NAME, "A", "h", 0, fds=[fd]))
     assert is_open(fd)
-    assert alice.peer is not None and alice.peer.charged_fds == 1
+    assert alice.peer is not None
+    assert alice.peer.charged_fds == 1
     send(world, bob, call("RequestName", "su", NAME, 0))
     assert [numbers for _, numbers in bob.passed] == [[fd]]
     assert not is_open(fd)

@@ -9,7 +9,7 @@ READ: list[tuple[bytes, str]] = [
     (SERVICE % b"com.example.Plain", "com.example.Plain"),
     (b"[D-BUS Service]\r\nName=com.example.Crlf\r\nExec=x\r\n", "com.example.Crlf"),
     (b"[D-BUS Service]\rName=com.example.Cr\rExec=x", "com.example.Cr"),
-    (b"# x\n\n  \t\n[D-BUS Service]\n#y\nName=com.example.Comment\nExec=x\n", "com.example.Comment"),
+    (b"# x\n\n  \t\n[D-BUS Service]\n#y\nName=com.example.Note\nExec=x\n", "com.example.Note"),
     (b"[D-BUS Service]\nName  =   com.example.Blank \nExec=x\n", "com.example.Blank "),
     (b"[D-BUS Service]\nName=a\\s\\t\\\\s\\n\\r.Escaped\nExec=x\n", "a \t\\s\n\r.Escaped"),
     (b"[D-BUS Service]\nName=com.example.Twice\nExec=x\nName=no\n", "com.example.Twice"),
