@@ -293,10 +293,13 @@ class Connection:
 
     def _read_large(self) -> None:
         count, frame = self._intake.receive_large()
+        assert self.peer is not None
         if not count:
             self.close()
-        elif frame is not None:
-            assert self.peer is not None
+        elif frame is None:
+            # Bytes are bounded by what was announced, descriptors are not.
+            self._after_turn(self.peer)
+        else:
             head, _ = frame_length(frame, 0, len(frame))
             signature, little = bulk.signature(self.peer, frame, head)
             steps = check_in_steps(signature, little, frame, head, len(frame))

@@ -138,6 +138,18 @@ def test_p29_more_than_a_message_takes_may_not_pile_up(daemon: Victim) -> None:
     wait_for(lambda: daemon.open_fds() == idle - 1, "them to be closed", other.sync)
 
 
+def test_p29_descriptors_within_a_large_message_may_not_pile_up(daemon: Victim) -> None:
+    other, client = daemon.connect(), daemon.connect()
+    idle = daemon.open_fds()
+    large = peer_call(other.name, "M", "ay", bytes(300_000), flags=1).pack(3)
+    client.send_bytes(large[:100_000])
+    with pytest.raises(OSError):  # noqa: PT011, PT012 - reset or broken pipe
+        for at in range(100_000, 100_200):
+            client.sock.sendmsg([large[at : at + 1]], [(1, 1, bytes(4) * 16)])
+            other.sync()
+    wait_for(lambda: daemon.open_fds() == idle - 1, "them to be closed", other.sync)
+
+
 def test_p29_descriptors_in_the_handshake_vanish(daemon: Victim) -> None:
     other = daemon.connect()
     idle = daemon.open_fds()
