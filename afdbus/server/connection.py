@@ -213,7 +213,9 @@ class Connection:
         peer.outbox.port = self
         peer.outbox.send = self.sock.send
         if greeting.unsent:
+            # The outbox waits for room from now on, and we read.
             peer.outbox.push(greeting.unsent)
+            self._set_interest(IN)
         self._travel(handshake.leftover)
 
     def _send_unsent(self) -> None:
