@@ -201,7 +201,8 @@ class Connection:
         handshake = greeting.handshake
         identity = self._identity
         if handshake.uid != identity.uid:
-            identity = Identity(uid=handshake.uid)
+            # Whoever it says it is, the process is known.
+            identity = Identity(uid=handshake.uid, pid=identity.pid, command=identity.command)
         if not self._server.admits(identity, handshake.mechanism):
             self.close()
             return

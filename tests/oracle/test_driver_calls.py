@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -202,6 +203,26 @@ def test_credentials(taken: RawClient, bob: RawClient, daemon: Daemon) -> None:
             ("UnixUserID", ("u", os.geteuid())),
             ("UnixGroupIDs", ("au", groups)),
         ]
+
+
+def test_credentials_of_an_anonymous_client(start: Callable[..., Daemon]) -> None:
+    """Of what the socket says only the process is kept."""
+    daemon = start("<allow_anonymous/>", auth="ANONYMOUS")
+    alice, bob = daemon.dial(), daemon.dial()
+    for client in (alice, bob):
+        client.send_bytes(b"\0")
+        client.send_line("AUTH ANONYMOUS")
+        assert client.read_line().startswith("OK ")
+        client.send_line("BEGIN")
+        client.hello()
+    assert bob.bus("GetConnectionCredentials", "s", alice.name).args == (
+        {"ProcessID": ("u", os.getpid())},
+    )
+    assert bob.bus("GetConnectionUnixProcessID", "s", alice.name).args == (os.getpid(),)
+    assert error_of(call("GetConnectionUnixUser", "s", alice.name), bob) == (
+        "Failed",
+        f"Could not determine UID for '{alice.name}'",
+    )
 
 
 def test_credentials_of_the_bus(alice: RawClient, daemon: Daemon) -> None:
