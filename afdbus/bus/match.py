@@ -17,6 +17,7 @@ from afdbus.wire.header import TYPE_NAMES
 _WHITE = " \t\n\r"
 _number = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)").match
 _MAX_TOKENS = 16
+_ULONG = 2**64
 
 EXACT, PATH, NAMESPACE = "", "path", "namespace"
 
@@ -159,14 +160,16 @@ def _argument(key: str, value: str, seen: set[int]) -> tuple[int, str, str]:
             "Should be 'arg0' or 'arg7' for example.\n"
         )
     number = _number(key, 3)
-    if number is None:
+    digits = "" if number is None else number[0].lstrip("+-")
+    base = 8 if digits[:1] == "0" and digits.isdigit() else 0
+    index = int(digits or "0", base)
+    if number is None or index >= _ULONG:
         raise _invalid(
             f"Key '{key}' in match rule starts with 'arg' but could not parse arg number. "
             "Should be 'arg0' or 'arg7' for example.\n"
         )
-    digits = number[0].lstrip("+-")
-    base = 8 if digits[0] == "0" and digits.isdigit() else 0
-    index = int(digits, base) * (-1 if number[0][0] == "-" else 1) % 2**64
+    if number[0][0] == "-":
+        index = -index % _ULONG
     kind = key[number.end() :]
     if key == "arg0namespace":
         if not (names.is_namespace(value) or names.is_bus_name(value)):

@@ -122,6 +122,8 @@ BAD = {
     "arg12345='x'": "Key 'arg12345' in match rule has arg number 12345 but the maximum is 63.\n",
     "arg='x'": "Key 'arg' in match rule starts with 'arg' but lacks an arg number. "
     "Should be 'arg0' or 'arg7' for example.\n",
+    "arg18446744073709551616='x'": "Key 'arg18446744073709551616' in match rule starts with 'arg' "
+    "but could not parse arg number. Should be 'arg0' or 'arg7' for example.\n",
     "argx='x'": "Key 'argx' in match rule starts with 'arg' but could not parse arg number. "
     "Should be 'arg0' or 'arg7' for example.\n",
     "arg0x='x'": "Key 'arg0x' in match rule contains junk after argument number (0). "
