@@ -28,7 +28,7 @@ class Journal:
     """The log: `info`, `warning`, `security` and `error` neither block nor raise.
 
     The writing thread begins with the first line, so there must be none before a fork.  `prefix`
-    is put before each text.
+    is put before each text.  `syslog` tells whether the lines go there.
     """
 
     __slots__ = (
@@ -37,15 +37,15 @@ class Journal:
         "_queue",
         "_socket",
         "_stderr",
-        "_syslog",
         "_thread",
         "prefix",
+        "syslog",
     )
 
     def __init__(self, *, stderr: bool = True, syslog: bool = False, prefix: str = "") -> None:
         self.prefix = prefix
         self._stderr = stderr
-        self._syslog = syslog
+        self.syslog = syslog
         self._queue: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
@@ -110,7 +110,7 @@ class Journal:
         written = False
         if self._stderr:
             written = _write_stderr(f"{_TAG}[{os.getpid()}]: {line}\n")
-        if self._syslog:
+        if self.syslog:
             written = self._send(f"<{priority}>{_TAG}[{os.getpid()}]: {line}") or written
         return written
 

@@ -70,18 +70,22 @@ def spawn(
     arguments: list[bytes],
     environment: Mapping[bytes, bytes],
     nofile: tuple[int, int] | None = None,
+    output: tuple[int, int] | None = None,
 ) -> Child:
     """Start `arguments[0]`, a path, in a session of its own.  Raises OSError.
 
-    `nofile`: the RLIMIT_NOFILE (soft, hard) it is to have; None: ours.
+    `nofile`: the RLIMIT_NOFILE (soft, hard) it is to have; None: ours.  `output`: what it is
+    to have as standard output and error; None: ours.
     """
     if not arguments[0]:
         raise FileNotFoundError(2, os.strerror(2))
+    files = [] if output is None else [(os.POSIX_SPAWN_DUP2, output[n], n + 1) for n in (0, 1)]
     with _soft_limit(nofile):
         pid = os.posix_spawn(
             arguments[0],
             arguments,
             environment,
+            file_actions=files,
             setsid=True,
             setsigmask=(),
             # Python ignores SIGXFSZ.  SIGPIPE stays ignored: so it is in what dbus-daemon starts.

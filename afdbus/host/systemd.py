@@ -1,7 +1,7 @@
-"""The two conventions of systemd that a daemon needs, without libsystemd.
+"""The conventions of systemd that a daemon needs, without libsystemd.
 
-sd_listen_fds(3): descriptors that were opened for us; sd_notify(3): telling that we are ready.
-Both are a few environment variables and a datagram.
+sd_listen_fds(3): descriptors that were opened for us; sd_notify(3): telling that we are ready;
+sd_journal_stream_fd(3): the journal as a file.  All are a few environment variables and lines.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import socket
 
 LISTEN_FDS_START = 3
+JOURNAL = "/run/systemd/journal/stdout"
+_ONE_LINE = {ord("\n"): " "}
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -50,3 +52,18 @@ def notify(state: str) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
     ):
         sender.sendto(state.encode(), "\0" + where[1:] if where[0] == "@" else where)
+
+
+def journal_stream(identifier: str, priority: int) -> int:
+    """A descriptor; each line written there is an entry of the journal.
+
+    Its owner closes it.  Raises OSError if there is no journal, or none that answers at once.
+    """
+    # Unit, priority, no priorities in the lines, not forwarded to syslog, kmsg or console.
+    head = f"{identifier.translate(_ONE_LINE)}\n\n{priority}\n0\n0\n0\n0\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as stream:
+        stream.connect(JOURNAL)
+        stream.shutdown(socket.SHUT_RD)
+        stream.send(head.encode())
+        stream.setblocking(True)
+        return stream.detach()

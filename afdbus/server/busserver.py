@@ -40,7 +40,8 @@ class BusServer:
     """Accepts, greets and watches the connections of one bus.
 
     `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.  `nofile`
-    is the RLIMIT_NOFILE (soft, hard) of what it starts, None for its own.
+    is the RLIMIT_NOFILE (soft, hard) of what it starts, None for its own;
+    `journals`: what that prints goes to the journal.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class BusServer:
         journal: Journal,
         keyring: Keyring | None,
         nofile: tuple[int, int] | None = None,
+        journals: bool = False,
     ) -> None:
         self.loop = loop
         self.journal = journal
@@ -83,6 +85,7 @@ class BusServer:
             type_=config.type,
             helper=config.servicehelper,
             nofile=nofile,
+            journals=journals,
         )
         self.bus = Bus(
             guid=guid,

@@ -61,6 +61,7 @@ class Daemon:
             journal=journal,
             keyring=CookieKeyring(self._users),
             nofile=options.nofile,
+            journals=journal.syslog,
         )
 
     async def run(self) -> None:

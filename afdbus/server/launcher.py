@@ -6,13 +6,19 @@ their own and outlive the daemon, as there: they notice the end of the bus by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
 
 from afdbus.bus.ports import Service
 from afdbus.config import commandline
 from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FAILED, BusError
 from afdbus.host.spawn import Child, inherited_environment, spawn
+from afdbus.host.systemd import journal_stream
 from afdbus.server.loop import Loop
+
+# syslog(3)
+_WARNING, _INFO = 4, 6
 
 _BUS_ADDRESS = {
     "session": "DBUS_SESSION_BUS_ADDRESS",
@@ -25,7 +31,8 @@ class ServiceLauncher:
 
     `address` and `type_` are what a service is told of its bus.  `helper` is the program of
     `<servicehelper>`; where there is one, the bus's own user must not run services, and nothing is
-    started.  `nofile`: the (soft, hard) RLIMIT_NOFILE of services, None for ours.
+    started.  `nofile`: the (soft, hard) RLIMIT_NOFILE of services, None for ours.  `journals`: what
+    they print goes to the journal, if there is one, and not where our own output goes.
     """
 
     def __init__(
@@ -36,10 +43,12 @@ class ServiceLauncher:
         type_: str | None,
         helper: str | None,
         nofile: tuple[int, int] | None,
+        journals: bool,
     ) -> None:
         self._loop = loop
         self._helper = helper
         self._nofile = nofile
+        self._journals = journals
         self._environment = inherited_environment()
         self._about = {"DBUS_STARTER_ADDRESS": address}
         if type_ is not None:
@@ -62,7 +71,10 @@ class ServiceLauncher:
             )
         arguments = [word.encode() for word in commandline.split(service.exec)]
         try:
-            child = spawn(arguments, self._environment_of(environment), self._nofile)
+            with self._output(service.name) as output:
+                child = spawn(
+                    arguments, self._environment_of(environment), self._nofile, output
+                )
         except OSError as error:
             raise BusError(
                 SPAWN_EXEC_FAILED, f"Failed to execute program {service.name}: {error.strerror}"
@@ -70,6 +82,18 @@ class ServiceLauncher:
         self._children[child.fd] = child
         self._loop.register(child.fd, lambda _: self._reap(child, ended))
         return child
+
+    @contextlib.contextmanager
+    def _output(self, name: str) -> Iterator[tuple[int, int] | None]:
+        """Where a service is to print; None: where we do."""
+        with contextlib.ExitStack() as opened:
+            streams = []
+            if self._journals:
+                with contextlib.suppress(OSError):  # there is no journal everywhere
+                    for priority in (_INFO, _WARNING):
+                        streams.append(journal_stream(name, priority))
+                        opened.callback(os.close, streams[-1])
+            yield (streams[0], streams[1]) if len(streams) == 2 else None
 
     def _environment_of(self, added: Mapping[str, str]) -> dict[bytes, bytes]:
         """The environment of a service: ours, what clients have added, what is true of the bus."""

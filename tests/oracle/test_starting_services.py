@@ -286,6 +286,7 @@ def test_a_monitor_sees_a_message_once_and_before_all_that_follows(services: Ser
     alice.send(peer_call(NAME, "A"))
     alice.send(start())
     alice.sync()
+    services.until_started()
     bob.exchange(request())
     answer = bob.exchange(call("GetId"))[-1]
     seen = watcher.read_until(lambda m: m.raw == answer.raw, "the answer to GetId")
@@ -437,9 +438,11 @@ def test_limit(begin: Callable[..., Services]) -> None:
     assert error_of(alice, peer_call(NAME, "C")) == refused(NAME)
     assert error_of(alice, start("com.example.Other")) == refused("com.example.Other")
     assert error_of(alice, start("com.example.None")) == refused("com.example.None")
+    services.until_started()
     bob.exchange(request())
     alice.send(start("com.example.Other"))
     assert alice.sync() == []
+    services.until_started(1, "other")
 
 
 # -- policy, descriptors, and who leaves
@@ -466,7 +469,7 @@ def test_policy(begin: Callable[..., Services]) -> None:
     assert services.started() == []
     alice.send(peer_call(NAME, "A", interface="com.example.Unreceived"))
     alice.send(peer_call(NAME, "B"))
-    alice.sync()
+    services.until_started()
     came = bob.exchange(request())
     assert [message.brief for message in came] == [
         ("signal", "NameAcquired", NAME),
@@ -514,6 +517,7 @@ def test_what_waits_leaves_with_its_sender(services: Services) -> None:
     carol.sync()
     alice.close()
     carol.until_gone(alice.name)
+    services.until_started()
     came = bob.exchange(request())
     assert [message.brief for message in came] == [
         ("signal", "NameAcquired", NAME),

@@ -1,0 +1,168 @@
+"""How services are started: what they get, where they print, how their end is noticed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from afdbus.config.services import Service
+from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FAILED, BusError
+from afdbus.host import systemd
+from afdbus.host.spawn import Child
+from afdbus.server.launcher import ServiceLauncher
+from afdbus.server.loop import Loop
+
+NAME = "com.example.Started"
+
+
+class FakeLoop:
+    """Descriptors with their handlers, served when the test says."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[[int], None]] = {}
+
+    def register(self, fd: int, handler: Callable[[int], None]) -> None:
+        self.handlers[fd] = handler
+
+    def unregister(self, fd: int) -> None:
+        del self.handlers[fd]
+
+    def serve(self) -> None:
+        ready, _, _ = select.select(list(self.handlers), [], [], 10)
+        assert ready
+        for fd in ready:
+            self.handlers[fd](select.EPOLLIN)
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return FakeLoop()
+
+
+def launcher(loop: FakeLoop, **rest: Any) -> ServiceLauncher:
+    given = {"address": "unix:path=/x", "type_": "session", "helper": None, "nofile": None}
+    return ServiceLauncher(cast("Loop", loop), **given, **{"journals": False, **rest})
+
+
+def service(command: str) -> Service:
+    return Service(NAME, command, None, None, None, "/f")
+
+
+def run(loop: FakeLoop, launcher: ServiceLauncher, script: str, **environment: str) -> int:
+    codes: list[int] = []
+    launcher.start(service(f"/bin/sh -c '{script}'"), environment, codes.append)
+    assert not codes
+    while not codes:
+        loop.serve()
+    assert not loop.handlers
+    return codes[0]
+
+
+def test_the_end_is_told(loop: FakeLoop) -> None:
+    assert run(loop, launcher(loop), "exit 3") == 3
+    assert run(loop, launcher(loop), "kill -9 $$") == -signal.SIGKILL
+
+
+def test_arguments_and_environment(loop: FakeLoop, tmp_path: Path) -> None:
+    script = f"echo $A $DBUS_STARTER_ADDRESS $DBUS_STARTER_BUS_TYPE >{tmp_path}/out"
+    assert run(loop, launcher(loop), script, A="1", DBUS_STARTER_ADDRESS="no") == 0
+    assert (tmp_path / "out").read_text() == "1 unix:path=/x session\n"
+
+
+@pytest.mark.parametrize("type_", ["session", "system", "other", None])
+def test_which_bus_it_is(
+    loop: FakeLoop, tmp_path: Path, type_: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SESSION_BUS_ADDRESS", "SYSTEM_BUS_ADDRESS", "STARTER_BUS_TYPE"):
+        monkeypatch.delenv(f"DBUS_{name}", raising=False)
+    script = f"env >{tmp_path}/out"
+    given = {"address": "unix:path=/x", "helper": None, "nofile": None, "journals": False}
+    started = ServiceLauncher(cast("Loop", loop), type_=type_, **given)  # type: ignore[arg-type]
+    assert run(loop, started, script) == 0
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert ("DBUS_SESSION_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "session")
+    assert ("DBUS_SYSTEM_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "system")
+    assert (f"DBUS_STARTER_BUS_TYPE={type_}" in lines) is (type_ is not None)
+
+
+def test_what_cannot_be_executed_leaves_nothing(loop: FakeLoop) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BusError) as caught:
+        launcher(loop).start(service("/nonexistent"), {}, pytest.fail)
+    assert (caught.value.name, caught.value.text) == (
+        SPAWN_EXEC_FAILED,
+        f"Failed to execute program {NAME}: No such file or directory",
+    )
+    assert not loop.handlers
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_where_a_helper_is_configured_nothing_runs_as_the_bus(
+    loop: FakeLoop, tmp_path: Path
+) -> None:
+    started = ServiceLauncher(
+        cast("Loop", loop), address="", type_="system", helper="/h", nofile=None, journals=False
+    )
+    with pytest.raises(BusError) as caught:
+        started.start(service(f"/usr/bin/touch {tmp_path}/out"), {}, pytest.fail)
+    assert caught.value.name == SPAWN_FAILED
+    assert not started.may_set_environment
+    assert not (tmp_path / "out").exists()
+
+
+def test_programs_outlive_the_bus(loop: FakeLoop) -> None:
+    before = os.listdir("/proc/self/fd")
+    started = launcher(loop)
+    child = started.start(service("/bin/sleep 1000"), {}, pytest.fail)
+    started.close()
+    assert isinstance(child, Child)
+    assert not loop.handlers
+    assert os.listdir("/proc/self/fd") == before
+    os.kill(child.pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A journal that listens."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(10)
+        listener.bind(str(tmp_path / "journal"))
+        listener.listen()
+        monkeypatch.setattr(systemd, "JOURNAL", str(tmp_path / "journal"))
+        yield listener
+
+
+def read_to_end(journal: socket.socket) -> str:
+    stream, _ = journal.accept()
+    with stream, stream.makefile() as file:
+        return file.read()
+
+
+def test_what_is_printed_goes_to_the_journal(loop: FakeLoop, journal: socket.socket) -> None:
+    before = os.listdir("/proc/self/fd")
+    assert run(loop, launcher(loop, journals=True), "echo out; echo err >&2") == 0
+    assert os.listdir("/proc/self/fd") == before
+    assert read_to_end(journal) == f"{NAME}\n\n6\n0\n0\n0\n0\nout\n"
+    assert read_to_end(journal) == f"{NAME}\n\n4\n0\n0\n0\n0\nerr\n"
+
+
+def test_a_name_cannot_forge_the_head_of_a_stream(journal: socket.socket) -> None:
+    os.close(systemd.journal_stream("a\nb", 3))
+    assert read_to_end(journal) == "a b\n\n3\n0\n0\n0\n0\n"
+
+
+def test_without_a_journal_it_prints_where_we_do(
+    loop: FakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "JOURNAL", str(tmp_path / "none"))
+    script = f"readlink /proc/$$/fd/1 >{tmp_path}/out; readlink /proc/$$/fd/2 >>{tmp_path}/out"
+    assert run(loop, launcher(loop, journals=True), script) == 0
+    assert (tmp_path / "out").read_text().splitlines()[-1] == os.readlink("/proc/self/fd/2")
