@@ -47,6 +47,8 @@ def hello(bus: Bus, peer: Peer) -> None:
                 f"max_connections_per_user={limits.max_connections_per_user}",
             )
         bus.users[uid] = bus.users.get(uid, 0) + 1
+    # The configuration may be another than when it came.
+    peer.policy = bus.policy_for(peer.identity)
     peer.activate(bus.next_unique_name())
     bus.peers[peer.name] = peer
 
