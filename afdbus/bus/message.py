@@ -35,7 +35,8 @@ class Message:
     """
 
     __slots__ = (
-        "_arguments", "_whole", "body", "fds", "head", "header", "logged", "sender", "serial"
+        "_arguments", "_looked_at", "_whole", "body", "fds", "head", "header", "logged", "sender",
+        "serial",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class Message:
         self.logged = False
         self._whole: list[Piece] | None = None
         self._arguments: list[tuple[str, str] | None] = []
+        self._looked_at = 0
 
     def __len__(self) -> int:
         return len(self.head) + len(self.body)
@@ -74,8 +76,10 @@ class Message:
 
     def arguments(self, count: int) -> list[tuple[str, str] | None]:
         """The first `count` arguments: (type, text) for strings, paths, signatures, or None."""
-        if len(self._arguments) < count:
-            header, body = self.header, bytes(self.body)
+        if self._looked_at < count:
+            # There may be fewer, and then it is no use to look again.
+            self._looked_at = count
+            header, body = self.header, self.body
             self._arguments = string_arguments(
                 header.signature, header.little, body, 0, len(body), count
             )

@@ -34,7 +34,7 @@ def decode(signature: str, little: bool, data: Data, start: int, end: int) -> tu
 
 
 def string_arguments(
-    signature: str, little: bool, data: Data, start: int, end: int, count: int
+    signature: str, little: bool, data: Data | memoryview, start: int, end: int, count: int
 ) -> list[tuple[str, str] | None]:
     """The first `count` arguments of a *valid* body, as match rules see them.
 
@@ -61,7 +61,7 @@ class _Reader:
 
     __slots__ = ("at", "data", "start", "unpack")
 
-    def __init__(self, little: bool, data: Data, start: int) -> None:
+    def __init__(self, little: bool, data: Data | memoryview, start: int) -> None:
         self.unpack = _UNPACK[little]
         self.data = data
         self.start = start
