@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 _unpack = Struct("<IIII").unpack_from
 
 # Plain numbers: comparing with a member of an IntEnum costs twice as much.
-_CALL, _REPLY, _SEND, _CAST = map(int, (Kind.CALL, Kind.REPLY, Kind.SEND, Kind.CAST))
+_CALL, _REPLY, _SEND, _CAST, _DRIVER = map(int, Kind)
 
-# Messages of one turn that may take the layered way; some 10 us each (P4).
+# How many messages of one turn may take the layered way or call the bus: some 10 us each, unless
+# there are 50,000 names to list or 10,000 receivers; so for how long, in seconds, as well (P4).
 TURN = 100
+TURN_TIME = 0.001
 # A broadcast to so many receivers counts as one of them.
 _CASTS = 32
 
@@ -53,6 +55,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
+    until = 0.0
     while end - pos >= FIXED:
         word, size, serial, fields = _unpack(data, pos)
         body = pos + FIXED + (fields + 7 & ~7)
@@ -166,18 +169,21 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                         box.charge(len(piece), peer)  # type: ignore[union-attr]
                     pos = after
                     continue
-            else:
+            if kind == _DRIVER:
                 calls.planned(peer, plan, data, body, after, serial)
-                young = peer.plans.young
                 pos = after
-                continue
-            # The hit must not be taken: the layered way says why, and what to do instead.
-            pos = one(peer, data, pos)
+            else:
+                # The hit must not be taken: the layered way says why, and what to do instead.
+                pos = one(peer, data, pos)
         if not peer.alive:
             return end, False
         young = peer.plans.young
         turn -= 1
-        if turn <= 0:
+        now = bus.clock()
+        if not until:
+            until = now + TURN_TIME
+        if turn <= 0 or now >= until:
+            turn = 0
             break
     else:
         return pos, False
