@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
 
 def push(message: Message, receiver: Peer) -> None:
-    """Append the message to the receiver's outbox."""
+    """Append the message to the receiver's outbox.
+
+    What a monitor does not read is charged to nobody: here a stopped one stops nobody else (P15).
+    """
     box = receiver.outbox
-    for piece in message.pieces():
+    payer = None if receiver.monitor else message.sender
+    for piece in message.pieces(payer):
         box.push(piece)
     if box.blocked:
-        box.charge(len(message), message.sender)
+        box.charge(len(message), payer)
 
 
 def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:

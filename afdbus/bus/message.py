@@ -62,11 +62,14 @@ class Message:
     def __len__(self) -> int:
         return len(self.head) + len(self.body)
 
-    def pieces(self) -> list[Piece]:
-        """What is pushed into the outbox of one receiver, in order; all share the same bytes."""
+    def pieces(self, payer: Peer | None) -> list[Piece]:
+        """What is pushed into the outbox of one receiver, in order; all share the same bytes.
+
+        `payer`: who is charged for the descriptors while they wait.
+        """
         if self.fds is not None:
             self.fds.hold()
-            return [FdPiece(self.head + bytes(self.body), self.fds, self.sender)]
+            return [FdPiece(self.head + bytes(self.body), self.fds, payer)]
         if self._whole is None:
             if len(self.body) <= SEPARATE:
                 self._whole = [self.head + bytes(self.body)]

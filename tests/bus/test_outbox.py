@@ -340,3 +340,29 @@ def test_descriptors_are_closed_with_the_last_use(fds: list[int]) -> None:
     assert is_open(number)
     shared.release()
     assert not is_open(number)
+
+
+def test_p15_nobody_is_charged_for_what_a_monitor_does_not_read(
+    tmp_path: Path, fds: list[int]
+) -> None:
+    """A stopped monitor does not stop those whom it watches: what is too much is dropped."""
+    world = World(configuration(tmp_path, max_outgoing_bytes=20000))
+    monitor, sender, receiver = world.connect(), world.connect(), world.connect()
+    become = call("BecomeMonitor", "asu", [], 0, interface="org.freedesktop.DBus.Monitoring")
+    world.say(monitor, become.pack(2))
+    world.flush()
+    monitor.room = 0
+    sender.fds = make_fds(fds, 1)
+    world.say(sender, with_fds(True, name_of(receiver), 1, 9))
+    world.flush()
+    for serial in range(10, 60):
+        world.say(sender, to(receiver, 1000, serial))
+        world.flush()
+    assert sender.peer is not None
+    assert monitor.peer is not None
+    assert sender.peer.charged == sender.peer.charged_fds == 0
+    assert 20000 < monitor.peer.outbox.size < 22000
+    assert world.bus.dropped > 20
+    assert receiver.peer is not None
+    assert not receiver.peer.outbox.blocked
+    world.leave(monitor)
