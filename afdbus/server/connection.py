@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from afdbus.bus import bulk, lifecycle
+from afdbus.bus import lifecycle
 from afdbus.bus.road import travel
 from afdbus.errors import ProtocolViolation
 from afdbus.identity import Identity
+from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
 from afdbus.server.greeting import Greeting
 from afdbus.server.intake import ANCILLARY, FLAGS, TRUNCATED, Intake
 from afdbus.server.loop import GONE, IN, OUT
-from afdbus.wire.check import check_in_steps
 from afdbus.wire.framing import LARGE
-from afdbus.wire.header import frame_length
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -35,8 +33,6 @@ HEAVY_READ = 16 * 1024
 HANDSHAKE_READ = 2048
 # What a message before Hello may measure: nobody has earned more memory yet (P3).
 NAMELESS = 1024 * 1024
-# How long one turn may check a large body, in seconds (P1).
-CHECK_TURN = 0.002
 
 
 class Connection:
@@ -78,7 +74,7 @@ class Connection:
         self._heavy = False  # its last read filled the buffer
         self._hungry = False  # whole messages wait in the framer
         self._closed = False
-        self._checking: tuple[Iterator[None], bytearray, int] | None = None
+        self._checking: Examination | None = None
 
     # -- events ------------------------------------------------------------------------------
 
@@ -303,31 +299,21 @@ class Connection:
             # Bytes are bounded by what was announced, descriptors are not.
             self._after_turn(self.peer)
         else:
-            head, _ = frame_length(frame, 0, len(frame))
-            signature, little = bulk.signature(self.peer, frame, head)
-            steps = check_in_steps(signature, little, frame, head, len(frame))
-            self._checking = (steps, frame, head)
+            self._checking = Examination(self.peer, frame)
             self._go_on_checking()
 
     def _go_on_checking(self) -> None:
-        """Check a large body for a while; once it is known valid the message is routed (P1)."""
         assert self._checking is not None
-        peer = self.peer
-        assert peer is not None
-        steps, frame, head = self._checking
-        until = time.monotonic() + CHECK_TURN
         try:
-            for _ in steps:
-                if time.monotonic() >= until:
-                    self._server.loop.wait_turn(self)
-                    return
-            self._checking = None
-            bulk.deliver(peer, frame, head)
+            if not self._checking.turn():
+                self._server.loop.wait_turn(self)
+                return
         except ProtocolViolation as violation:
             self._violated(violation)
             return
-        if not self._closed:
-            self._after_turn(peer)
+        self._checking = None
+        if self.peer is not None:  # else it was closed meanwhile
+            self._after_turn(self.peer)
 
     # -- the bus's port ----------------------------------------------------------------------
 

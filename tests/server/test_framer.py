@@ -9,7 +9,7 @@ import pytest
 from kit import peer_call
 
 from afdbus.errors import ProtocolViolation
-from afdbus.server.intake import Intake
+from afdbus.server.intake import MAX_HEADER, Intake
 from afdbus.wire.framing import LARGE, Framer
 
 MIB = 1 << 20
@@ -73,7 +73,7 @@ def test_p29_what_nobody_took_is_closed() -> None:
     [
         (peer_call("a.b", body_length=2000), 1000),
         (peer_call("a.b", body_length=128 * MIB), 1 << 40),
-        (peer_call("a.b", fields_length=LARGE), 1 << 40),
+        (peer_call("a.b", fields_length=MAX_HEADER), 1 << 40),
         (peer_call("a.b", fields_length=2**32 - 1), 1 << 40),
     ],
 )
