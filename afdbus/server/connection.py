@@ -17,7 +17,7 @@ from afdbus.errors import ProtocolViolation
 from afdbus.identity import Identity
 from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
-from afdbus.server.greeting import Greeting
+from afdbus.server.greeting import HANDSHAKE_READ, Greeting
 from afdbus.server.intake import ANCILLARY, FLAGS, TRUNCATED, Intake
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.framing import LARGE
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # What one read of a heavy peer asks for, so that a flood is served in small turns (P4).
 HEAVY_READ = 16 * 1024
-# The handshake's lines are short, and nobody has earned more memory yet.
-HANDSHAKE_READ = 2048
 # What a message before Hello may measure: nobody has earned more memory yet (P3).
 NAMELESS = 1024 * 1024
 

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from afdbus.sasl.server import ServerHandshake
 
 
+# What one read asks for: the lines are short, and nobody has earned more memory yet.
+HANDSHAKE_READ = 2048
+
+
 class Greeting:
     """The greeting of one connection.
 

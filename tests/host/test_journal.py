@@ -124,14 +124,12 @@ def fill(timeout: float) -> subprocess.Popen[str]:
 def test_p33_a_reader_who_does_not_read_stops_nobody() -> None:
     with fill(timeout=0) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
         said, lost, blocking = process.stdout.read().split()
         assert process.wait() == 0  # although nobody has read a line yet
         assert int(said) > MAX_QUEUED
         assert lost == "1"
         # The mode of stderr is shared with the parent and not ours to change.
         assert blocking == "True"
-        assert process.stderr.readline().endswith(": " + "x" * 100 + "\n")
 
 
 def test_p33_what_was_lost_is_told() -> None:
