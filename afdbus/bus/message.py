@@ -18,6 +18,8 @@ from afdbus.wire.header import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from afdbus.bus.peer import Peer
     from afdbus.wire.fds import Fds
 
@@ -55,27 +57,27 @@ class Message:
         self.body = body
         self.fds = fds
         self.logged = False
-        self._whole: list[Piece] | None = None
+        self._whole: Sequence[bytes | memoryview] | None = None
         self._arguments: list[tuple[str, str] | None] = []
         self._looked_at = 0
 
     def __len__(self) -> int:
         return len(self.head) + len(self.body)
 
-    def pieces(self, payer: Peer | None) -> list[Piece]:
+    def pieces(self, payer: Peer | None) -> Sequence[Piece]:
         """What is pushed into the outbox of one receiver, in order; all share the same bytes.
 
         `payer`: who is charged for the descriptors while they wait.
         """
-        if self.fds is not None:
-            self.fds.hold()
-            return [FdPiece(self.head + bytes(self.body), self.fds, payer)]
         if self._whole is None:
-            if len(self.body) <= SEPARATE:
+            if self.fds is not None or len(self.body) <= SEPARATE:
                 self._whole = [self.head + bytes(self.body)]
             else:
                 self._whole = [self.head, self.body]
-        return self._whole
+        if self.fds is None:
+            return self._whole
+        self.fds.hold()
+        return [FdPiece(self._whole[0], self.fds, payer)]
 
     def arguments(self, count: int) -> list[tuple[str, str] | None]:
         """The first `count` arguments: (type, text) for strings, paths, signatures, or None."""

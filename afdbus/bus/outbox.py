@@ -27,7 +27,7 @@ class FdPiece:
 
     __slots__ = ("data", "fds", "sender")
 
-    def __init__(self, data: bytes, fds: Fds, sender: Peer | None) -> None:
+    def __init__(self, data: bytes | memoryview, fds: Fds, sender: Peer | None) -> None:
         self.data = data
         self.fds = fds
         self.sender = sender

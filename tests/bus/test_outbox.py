@@ -14,7 +14,7 @@ from kit import call, peer_call, signal
 from kit.message import Received
 from traffic import with_fds
 
-from afdbus.bus.outbox import PIECE_COST
+from afdbus.bus.outbox import PIECE_COST, FdPiece
 from afdbus.server import flush as flushing
 from afdbus.wire.fds import Fds
 
@@ -276,6 +276,14 @@ def test_p29_descriptors_go_with_the_first_byte_of_their_message(
     assert sender.peer.charged_fds == 0
 
 
+def first_waiting(connection: FakeConnection) -> object:
+    """The bytes of the first piece, which brings descriptors."""
+    assert connection.peer is not None
+    (piece,) = connection.peer.outbox.backlog or ()
+    assert isinstance(piece, FdPiece)
+    return piece.data
+
+
 def test_p29_a_broadcast_shares_its_descriptors(world: World, fds: list[int]) -> None:
     sender = world.connect()
     receivers = [world.connect() for _ in range(3)]
@@ -292,6 +300,7 @@ def test_p29_a_broadcast_shares_its_descriptors(world: World, fds: list[int]) ->
     assert [connection.passed[0][1] for connection in receivers[:1]] == [numbers]
     assert len(deaf.written) == written
     assert all(map(is_open, numbers))
+    assert len({id(first_waiting(connection)) for connection in receivers[1:]}) == 1
     world.widen(receivers[1], PLENTY)
     assert receivers[1].passed[0][1] == numbers
     assert all(map(is_open, numbers)), "one receiver is still to get them"
