@@ -401,24 +401,6 @@ def test_the_name_does_not_come_in_time(
         wait_for_end(pid)  # it was killed
 
 
-def test_two_names_of_one_program_fail_together(services: Services) -> None:
-    (alice,) = join(services, 1)
-    services.wait()
-    content = (services.home / "services" / f"{NAME}.service").read_text()
-    twin = "com.example.Twin"
-    (services.home / "services" / "twin.service").write_text(content.replace(NAME, twin))
-    alice.send(peer_call(NAME, "A"))
-    alice.send(peer_call(twin, "B"))
-    alice.sync()
-    services.until_started(2)
-    services.end(5)
-    errors = {refusal([alice.read()]), refusal([alice.read()])}
-    assert len(errors) == 1
-    assert errors <= {
-        ("Spawn.ChildExited", f"Process {name} exited with status 5") for name in (NAME, twin)
-    }
-
-
 def test_limit(begin: Callable[..., Services]) -> None:
     services = begin(max_pending_service_starts=2)
     alice, bob = join(services, 2)
