@@ -128,7 +128,8 @@ def test_p5_a_bug_in_a_turn_costs_that_peer_alone(victim: Callable[..., Victim],
     assert lost == ["com.example.Mine", unlucky.name]
     assert owed.read().error_name == "org.freedesktop.DBus.Error.NoReply"
     assert windows(other)[1] == before[1] + 1
-    assert "Traceback (most recent call last)" in daemon.log()
+    # the log has a thread of its own
+    wait_for(lambda: "Traceback (most recent call last)" in daemon.log(), "the log")
     daemon.connect().alive()
 
 
