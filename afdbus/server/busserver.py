@@ -250,7 +250,10 @@ class BusServer:
         for warning in config.warnings:
             self.journal.warning(warning)
         self._config = config._replace(
-            auth=self._config.auth, type=self._config.type, listen=self._config.listen
+            auth=self._config.auth,
+            allow_anonymous=self._config.allow_anonymous,
+            type=self._config.type,
+            listen=self._config.listen,
         )
         self.bus.configure(config.limits, config.ruleset)
         self._services.reload(config.servicedirs)
