@@ -4,7 +4,7 @@
 *You are not speaking D-Bus*: a `ProtocolViolation`, and the connection ends.
 *The configuration is wrong*: a `ConfigError`, which names file and line.
 
-Anything else that is raised is a bug of ours (see `server/connection.py`).
+Anything else that is raised is a bug of ours (see `server/loop.py`).
 """
 
 from __future__ import annotations

@@ -65,7 +65,6 @@ class Peer:
         "charged_fds",
         "charged_messages",
         "destination",
-        "eavesdrops",
         "identity",
         "may_have_replies",
         "monitor",
@@ -112,7 +111,6 @@ class Peer:
         self.rule_count = 0
         self.peak_rules = 0
         self.peak_names = 0
-        self.eavesdrops = 0
         self.calls: dict[tuple[int, Peer], float | None] = {}
         # Dictionaries for their order: who is answered first is not left to chance.
         self.callers: dict[Peer, None] | None = None
