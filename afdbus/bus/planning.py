@@ -10,7 +10,7 @@ from afdbus.bus.judge import question
 from afdbus.bus.plan import Kind, Plan, Plans
 from afdbus.bus.replies import introduce
 from afdbus.wire.checker import checker
-from afdbus.wire.header import FIXED, METHOD_CALL, NO_REPLY_EXPECTED
+from afdbus.wire.header import ERROR, FIXED, METHOD_CALL, METHOD_RETURN, NO_REPLY_EXPECTED
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
@@ -71,7 +71,8 @@ def plan_unicast(message: Message, receiver: Peer) -> Plan | None:
 
 def _plan_reply(message: Message, sender: Peer, receiver: Peer) -> Plan | None:
     header = message.header
-    if header.type == METHOD_CALL or not header.reply_serial_at:
+    # The road looks for replies by their type; a call or signal with a REPLY_SERIAL is too rare.
+    if header.type not in (METHOD_RETURN, ERROR) or not header.reply_serial_at:
         return None
     plan = _plan(Kind.REPLY, message)
     plan.receiver = receiver

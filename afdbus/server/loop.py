@@ -98,6 +98,7 @@ class Loop:
     def close_later(self, sock: socket) -> None:
         """Close an unregistered socket at the end of the pass, when no event can name it (P6)."""
         self._closing.append(sock)
+        self._wake()
 
     # -- the next pass -----------------------------------------------------------------------
 
@@ -144,13 +145,13 @@ class Loop:
         now = clock()
         yield_at = now + pause
         while not self._stopping:
-            if self._heavy or self._again or self.touched:
+            if self._heavy or self._again or self.touched or self._closing:
                 events = poll(0, EVENTS)
             elif linger:
                 events = poll(max(0.0, min(linger, timers.soonest - now)), EVENTS)
             else:
                 events = poll(0, EVENTS)
-            if events or self._heavy or self._again or self.touched:
+            if events or self._heavy or self._again or self.touched or self._closing:
                 self.one_pass(events)
                 now = clock()
                 if now >= timers.soonest:

@@ -79,14 +79,17 @@ class Deadlines(Generic[Key]):
         self._waiting.pop(key, None)
 
     def _check(self) -> None:
-        self._armed = False
         now = self._timers.clock()
-        while self._waiting:
-            key, when = next(iter(self._waiting.items()))
+        overdue = []
+        self._armed = False
+        for key, when in self._waiting.items():
             if when > now:
                 if when != inf:
                     self._armed = True
                     self._timers.call_at(when, self._check)
-                return
-            del self._waiting[key]
-            self._expired(key)
+                break
+            overdue.append(key)
+        # Armed again before anything can go wrong with one of them.
+        for key in overdue:
+            if self._waiting.pop(key, None) is not None:
+                self._expired(key)
