@@ -410,3 +410,20 @@ def test_p31_everything_is_imported_before_privileges_go(place: Place) -> None:
     process.terminate()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
+
+
+def test_p22_ctrl_c_ends_in_order(place: Place) -> None:
+    """Whatever is going on, and told to the shell as it expects; dbus-daemon leaves its files."""
+    process = place.start(place.configure(), "--print-address")
+    line(process)
+    place.answer()
+    for _ in range(20):
+        process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if place.kind == "dbus-daemon":
+        assert process.returncode == -signal.SIGINT
+        return
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in errors
+    assert sorted(path.name for path in place.path.iterdir()) == ["bus.conf"]

@@ -46,7 +46,7 @@ def watcher(daemon: Daemon) -> RawClient:
 # -- Hello
 
 
-def test_hello_is_answered_before_its_signals(daemon: Daemon) -> None:
+def test_p28_hello_is_answered_before_its_signals(daemon: Daemon) -> None:
     client = daemon.join()
     serial = client.send(call("Hello"))
     reply, acquired = client.read(), client.read()
@@ -161,7 +161,7 @@ def test_request_signals_come_before_the_answer(alice: RawClient) -> None:
     assert request(alice) == [ACQUIRED, ("return", PRIMARY_OWNER)]
 
 
-def test_request_order_for_one_who_watches(alice: RawClient) -> None:
+def test_p28_request_order_for_one_who_watches(alice: RawClient) -> None:
     alice.match("member='NameOwnerChanged'")
     expected = [changed(NAME, "", alice.name), ACQUIRED, ("return", PRIMARY_OWNER)]
     assert request(alice) == expected
@@ -213,7 +213,7 @@ def test_all_flags(
         assert alice.sync() == watcher.sync() == []
 
 
-def test_replacement_order_for_one_who_watches(alice: RawClient, bob: RawClient) -> None:
+def test_p28_replacement_order_for_one_who_watches(alice: RawClient, bob: RawClient) -> None:
     for client in (alice, bob):
         client.match(f"member='NameOwnerChanged',arg0='{NAME}'")
     request(alice, ALLOW_REPLACEMENT)

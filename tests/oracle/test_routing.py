@@ -453,3 +453,20 @@ def test_p15_eavesdropping_begins_and_ends_at_once(
 def test_signature_field_may_be_empty(alice: RawClient, bob: RawClient) -> None:
     message = peer_call(bob.name).plus((SIGNATURE, "g", ""))
     assert deliver(alice, bob, message).args == ()
+
+
+def test_p27_large_and_small_come_in_the_order_they_were_sent(daemon: Daemon) -> None:
+    """Whole messages, parts, answers of the bus: all go through one queue, full or not."""
+    sender, receiver = daemon.connect(), daemon.connect()
+    receiver.match("member='NameOwnerChanged',arg0namespace='com.example.order'")
+    expected = []
+    for number in range(12):
+        size = 400_000 if number % 3 == 0 else number
+        sender.send(peer_call(receiver.name, f"M{number}", "ay", bytes(size), flags=1))
+        expected.append(f"M{number}")
+        if number % 4 == 1:
+            sender.send(call("RequestName", "su", f"com.example.order.N{number}", 4))
+            expected.append("NameOwnerChanged")
+    sender.sync()
+    seen = [receiver.read() for _ in expected]
+    assert [message.member for message in seen] == expected
