@@ -50,7 +50,6 @@ class AddressError(ValueError):
 _E = "org.freedesktop.DBus.Error."
 
 ACCESS_DENIED = _E + "AccessDenied"
-ADDRESS_IN_USE = _E + "AddressInUse"
 ADT_AUDIT_DATA_UNKNOWN = _E + "AdtAuditDataUnknown"
 FAILED = _E + "Failed"
 FILE_NOT_FOUND = _E + "FileNotFound"
@@ -72,5 +71,4 @@ TIMED_OUT = _E + "TimedOut"
 UNIX_PROCESS_ID_UNKNOWN = _E + "UnixProcessIdUnknown"
 UNKNOWN_INTERFACE = _E + "UnknownInterface"
 UNKNOWN_METHOD = _E + "UnknownMethod"
-UNKNOWN_OBJECT = _E + "UnknownObject"
 UNKNOWN_PROPERTY = _E + "UnknownProperty"
