@@ -206,7 +206,7 @@ def _start(
         print_line(options.print_pid, str(os.getpid()))
     options.nofile, complaint = raise_fd_limit()
     # Everything is imported before privileges go: afterwards the files may be unreadable.
-    from afdbus.server.host import run_daemon
+    from afdbus.server.daemon import run_daemon
 
     if user:
         become(*user)

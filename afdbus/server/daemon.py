@@ -1,4 +1,4 @@
-"""The daemon's trio program: one loop, its bus, and the signals."""
+"""The daemon's trio program: one loop, its buses, and the signals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from afdbus.errors import BusError
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
 from afdbus.host.users import Users
-from afdbus.server.busserver import BusServer
+from afdbus.server.buses import Buses
 from afdbus.server.collector import Collector
 from afdbus.server.loop import LINGER, Loop
 from afdbus.server.options import SIGNALS
-from afdbus.wire.address import new_guid
 
 if TYPE_CHECKING:
     from afdbus.config.model import Config
@@ -51,18 +50,14 @@ class Daemon:
         self._journal = journal
         self._users = Users()
         self._loop = Loop(journal, LINGER)
-        self._server = BusServer(
+        self._buses = Buses(
             self._loop,
-            config,
-            options.config_file,
-            listeners,
-            guid=new_guid(),
-            own_uid=os.geteuid(),
-            journal=journal,
-            keyring=CookieKeyring(self._users),
+            journal,
+            CookieKeyring(self._users),
             nofile=options.nofile,
             journals=journal.syslog,
         )
+        self._buses.serve(config, options.config_file, listeners)
 
     async def run(self) -> None:
         self._loop.on_idle = Collector()
@@ -72,7 +67,7 @@ class Daemon:
             await self._loop.run()
             nursery.cancel_scope.cancel()
         notify("STOPPING=1")
-        self._server.close()
+        self._buses.close()
         self._loop.close()
 
     def _report_ready(self) -> None:
@@ -100,9 +95,10 @@ class Daemon:
                 return
 
     def _reload(self) -> None:
-        try:
-            self._users.flush()
-            self._server.reload()
-        except BusError as error:
-            self._journal.error(f"Unable to reload configuration: {error.text}")
+        self._users.flush()
+        for server in self._buses:
+            try:
+                server.reload()
+            except BusError as error:
+                self._journal.error(f"Unable to reload configuration: {error.text}")
         self._loop.flush()
