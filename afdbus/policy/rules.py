@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 # D-Bus specification, "Message Format"; 0 stands for any type.
 MESSAGE_TYPES = {"method_call": 1, "method_return": 2, "error": 3, "signal": 4}
+ERROR = MESSAGE_TYPES["error"]
 SIGNAL = MESSAGE_TYPES["signal"]
 
 # dbus-daemon's bound of min_fds and max_fds: the descriptors for which 128 MiB have room.
@@ -80,56 +81,3 @@ class ConnectRule(NamedTuple):
 
 
 Rule: TypeAlias = MessageRule | OwnRule | ConnectRule
-
-
-def written(rule: Rule) -> str:
-    """The rule as XML, with what it leaves to the defaults left out (for logs and explanations)."""
-    attributes: dict[str, str] = {}
-    if isinstance(rule, OwnRule):
-        attributes["own_prefix" if rule.prefix else "own"] = "*" if rule.name is None else rule.name
-    elif isinstance(rule, ConnectRule):
-        number = "*" if rule.number is None else str(rule.number)
-        attributes["group" if rule.group else "user"] = number
-    else:
-        attributes = _message_attributes(rule)
-    inside = " ".join(f'{key}="{_escape(value)}"' for key, value in attributes.items())
-    return f"<{'allow' if rule.allow else 'deny'} {inside}/>"
-
-
-def _message_attributes(rule: MessageRule) -> dict[str, str]:
-    way = "receive_" if rule.receiving else "send_"
-    party = "sender" if rule.receiving else "destination_prefix" if rule.prefix else "destination"
-    found = {
-        way + party: rule.name,
-        way + "path": rule.path,
-        way + "interface": rule.interface,
-        way + "member": rule.member,
-        way + "error": rule.error,
-    }
-    attributes = {key: value for key, value in found.items() if value is not None}
-    for name, number in MESSAGE_TYPES.items():
-        if rule.type == number:
-            attributes[way + "type"] = name
-    if rule.broadcast is not None:
-        attributes["send_broadcast"] = _word(rule.broadcast)
-    if rule.requested_reply != rule.allow:
-        attributes[way + "requested_reply"] = _word(rule.requested_reply)
-    if not attributes:
-        attributes[way + party] = "*"
-    if rule.eavesdrop:
-        attributes["eavesdrop"] = "true"
-    if rule.min_fds:
-        attributes["min_fds"] = str(rule.min_fds)
-    if rule.max_fds != MAX_RULE_FDS:
-        attributes["max_fds"] = str(rule.max_fds)
-    if rule.log:
-        attributes["log"] = "true"
-    return attributes
-
-
-def _word(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")

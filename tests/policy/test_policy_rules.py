@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from policies import Scratch, default
 
-from afdbus.policy.rules import written
+from afdbus.policy.written import written
 
 
 @pytest.mark.parametrize(
