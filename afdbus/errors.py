@@ -27,20 +27,34 @@ class ProtocolViolation(Exception):  # noqa: N818 - it is a deed of the peer, na
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `file` and `line` are None when unknown."""
+    """A configuration that cannot be used; `file`, `line` and `column` are None when unknown.
 
-    def __init__(self, text: str, file: str | None = None, line: int | None = None) -> None:
-        super().__init__(text, file, line)
+    `text` is dbus-daemon's.  As a string it says where, too, for semantic errors in the form that
+    dbus-daemon has for those of XML.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(text, file, line, column)
         self.text = text
         self.file = file
         self.line = line
+        self.column = column
 
     def __str__(self) -> str:
-        if self.file is None:
+        if self.file is None or (self.line is None and self.file in self.text):
             return self.text
-        if self.line is None:
-            return f"{self.file}: {self.text}"
-        return f"{self.file}:{self.line}: {self.text}"
+        where = f"Error in file {self.file}"
+        if self.line is not None:
+            where += f", line {self.line}"
+        if self.column is not None:
+            where += f", column {self.column}"
+        return f"{where}: {self.text}"
 
 
 class AddressError(ValueError):

@@ -147,14 +147,34 @@ class Bus:
         return plans
 
     def configure(self, limits: Limits, ruleset: Ruleset) -> None:
-        """Swap in a new configuration; live peers are judged by it from the next message on."""
+        """Swap in a new configuration; live peers are judged by it from the next message on.
+
+        A peer for whom no policy can be made, since its user is gone, keeps the old one.
+        """
+        # First all questions: whatever goes wrong with them leaves the old configuration whole.
+        policies: dict[tuple[int | None, tuple[int, ...] | None], PeerPolicy | None] = {}
+        for peer in self.peers.values():
+            identity = peer.identity
+            key = (identity.uid, identity.gids)
+            if key not in policies:
+                known = ruleset.knows(identity)
+                policies[key] = ruleset.for_peer(identity) if known else None
         self.limits = limits
         self.ruleset = ruleset
         self._policies.clear()
         self._shared.clear()
         self.own_verdicts.clear()
         for peer in self.peers.values():
-            peer.policy = self.policy_for(peer.identity)
+            identity = peer.identity
+            policy = policies[identity.uid, identity.gids]
+            if policy is None:
+                self.journal.warning(
+                    f'Unable to reload policy for connection "{peer.name}" '
+                    f"({self.host.describe(identity)}), keeping current policy: "
+                    f"the groups of uid {identity.uid} are unknown"
+                )
+            else:
+                peer.policy = policy
             peer.shared = self.shared_plans(peer.policy)
             peer.may_have_replies = None
             self.relieve(peer)

@@ -74,9 +74,7 @@ def _decode(data: bytes, path: str) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"Error in file {path}, line {line}: not {encoding.upper()}", path, line
-        ) from None
+        raise ConfigError(f"not {encoding.upper()}", path, line) from None
 
 
 def _blank(text: str) -> str:
@@ -152,4 +150,4 @@ class _Head:
 
     def _wrong(self, what: str, place: int) -> ConfigError:
         line = self._text.count("\n", 0, place) + 1
-        return ConfigError(f"Error in file {self._path}, line {line}: {what}", self._path, line)
+        return ConfigError(what, self._path, line)

@@ -86,9 +86,7 @@ def parse(data: bytes, path: str) -> Element:
     except etree.XMLSyntaxError as error:
         line, column = error.position
         reason = error.msg.rpartition(", line ")[0].strip() or error.msg
-        raise ConfigError(
-            f"Error in file {path}, line {line}, column {column}: {reason}", path, line
-        ) from None
+        raise ConfigError(reason, path, line, column) from None
     namespaces = "xmlns" in text or "<!ENTITY" in text  # an entity can hide the word
     return _element(root, path, namespaces)
 

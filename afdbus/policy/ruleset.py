@@ -98,6 +98,18 @@ class Ruleset:
             verdict = Verdict(rule.allow, verdict.matched + 1, rule)
         return verdict
 
+    def knows(self, identity: Identity) -> bool:
+        """Whether all that a peer's policy hangs on can be found out.
+
+        It cannot where the kernel did not tell the groups of the process and the user is gone.
+        """
+        return (
+            identity.gids is not None
+            or identity.uid is None
+            or not self.buckets.groups
+            or self._users.groups_of(identity.uid) is not None
+        )
+
     def for_peer(self, identity: Identity) -> PeerPolicy:
         """The policy of a peer, by its uid and its process's groups."""
         buckets = self.buckets

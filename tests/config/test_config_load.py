@@ -74,8 +74,10 @@ def test_an_error_names_file_line_and_text(scratch: Scratch) -> None:
     assert "max_bees" in str(error)
     error = refused(scratch, "\n<policy context='default'>\n<allow bees='1'/></policy>")
     assert (error.line, "bees" in error.text) == (3, True)
+    assert str(error) == f"Error in file {error.file}, line 3: {error.text}"
     error = refused(scratch, "\n<type>\n</typo>")
-    assert (error.line, error.file in error.text) == (3, True)
+    assert (error.line, error.column is not None) == (3, True)
+    assert str(error).startswith(f"Error in file {error.file}, line 3, column {error.column}: ")
     error = refused(scratch, "\n\n<include>no-such.conf</include>")
     assert (error.line, "no-such.conf" in error.text) == (3, True)
     scratch.file("in.conf", "\n<bees/>")
@@ -225,7 +227,7 @@ def test_s36_a_broken_file_is_skipped_whole_with_a_warning(scratch: Scratch) -> 
     assert config.limits == Limits()
     assert config.ruleset.for_peer(NOBODY).may_own("a.b").allowed
     assert len(config.files) == 1
-    names = ("broken.conf:2", "cut.conf", "not.conf", "folder.conf")
+    names = ("broken.conf, line 2", "cut.conf", "not.conf", "folder.conf")
     assert len(config.warnings) == len(names)
     for name in names:
         assert any(name in warning for warning in config.warnings), name
