@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busworld import World, configuration
+import pytest
+from busworld import NOBODY, FakeConnection, World, configuration
 from kit import call
 from kit.daemon import OPEN_POLICY
+
+from afdbus.config.users import UserDatabase
 
 CLOSED = OPEN_POLICY.replace("""<allow own="*"/>""", "")
 
@@ -20,3 +23,50 @@ def test_who_says_hello_after_a_reload_is_judged_by_the_new_rules(tmp_path: Path
     world.say(newcomer, call("RequestName", "su", "com.example.A", 0).pack(2))
     world.flush()
     assert b"not allowed to own" in newcomer.written
+
+
+def may_own(world: World, connection: FakeConnection, name: str) -> bool:
+    seen = len(connection.written)
+    world.say(connection, call("RequestName", "su", name, 0).pack(9))
+    world.flush()
+    return b"not allowed to own" not in connection.written[seen:]
+
+
+OF_A_GROUP = OPEN_POLICY.replace("""<allow own="*"/>""", "") + """
+  <policy group="0"><allow own="com.example.A"/></policy>"""
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_p40_who_cannot_be_judged_anew_keeps_the_old_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """The kernel has not told its groups, and the user database knows it no more."""
+    world = World(configuration(tmp_path))
+    stranger = world.connect(NOBODY if told else NOBODY._replace(gids=None))
+    root = world.connect()
+    config = configuration(tmp_path, policy=OF_A_GROUP)
+    monkeypatch.setattr(UserDatabase, "groups_of", lambda self, uid: None)
+    world.bus.configure(config.limits, config.ruleset)
+    assert may_own(world, root, "com.example.A")
+    assert not may_own(world, root, "com.example.B")
+    assert may_own(world, stranger, "com.example.C") != told
+    warnings = [line for line in world.journal.lines if "keeping current policy" in line]
+    assert len(warnings) == (not told)
+
+
+def test_a_lookup_that_fails_leaves_the_old_configuration_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(configuration(tmp_path))
+    client = world.connect(NOBODY._replace(gids=None))
+    before = (world.bus.ruleset, world.bus.limits)
+    config = configuration(tmp_path, policy=OF_A_GROUP, max_names_per_connection=1)
+
+    def broken(self: UserDatabase, uid: int) -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(UserDatabase, "groups_of", broken)
+    with pytest.raises(OSError, match="no answer"):
+        world.bus.configure(config.limits, config.ruleset)
+    assert (world.bus.ruleset, world.bus.limits) == before
+    assert may_own(world, client, "com.example.A")

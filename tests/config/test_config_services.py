@@ -40,7 +40,7 @@ def test_everything_a_file_can_say() -> None:
 def test_the_line_of_an_error_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(b"[D-BUS Service]\r\n\r\nName=a.b\rExec\n", "/f")
-    assert str(caught.value) == "/f:4: No '=' in key/value pair"
+    assert str(caught.value) == "Error in file /f, line 4: No '=' in key/value pair"
 
 
 @given(st.binary())
@@ -150,7 +150,8 @@ def test_a_broken_file_is_told_once(folder: Folder) -> None:
     for _ in range(3):
         assert folder.command("a.b") is None
     assert folder.warnings == [
-        f"Service file skipped: {path}:1: invalid service file: key=value before [Section]"
+        f"Service file skipped: Error in file {path}, line 1: "
+        "invalid service file: key=value before [Section]"
     ]
     folder.write("a.b", "x.service")
     assert folder.command("a.b") == "/c"

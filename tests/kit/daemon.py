@@ -118,6 +118,17 @@ class Daemon:
         text = self.stderr_file.read_text(errors="replace") if self.stderr_file.exists() else ""
         return f"--- what {self.kind} wrote:\n{text}---"
 
+    def until_logged(self, *texts: str) -> None:
+        """Wait until all the texts are in the log, which is written by and by."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            log = self.log()
+            missing = [text for text in texts if text not in log]
+            if not missing:
+                return
+            assert time.monotonic() < deadline, f"not logged: {missing}\n{log}"
+            os.sched_yield()
+
     # -- clients
 
     def dial(self, uid: int | None = None) -> RawClient:
