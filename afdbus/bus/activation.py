@@ -2,7 +2,8 @@
 
 D-Bus specification, "Message Bus Starting Services (Activation)".  Texts of errors and the order of
 all checks are those of dbus-daemon's bus_activation_activate_service().  How a program is started
-is the launcher's matter.  A held message counts as its sender's, like one in a full outbox.
+is the launcher's matter, or systemd's.  A held message counts as its sender's, like one in a full
+outbox.
 """
 
 from __future__ import annotations
@@ -10,20 +11,15 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from afdbus.bus import delivery
+from afdbus.bus import delivery, systemd
 from afdbus.bus import message as messages
-from afdbus.errors import (
-    LIMITS_EXCEEDED,
-    SERVICE_UNKNOWN,
-    SPAWN_CHILD_EXITED,
-    SPAWN_CHILD_SIGNALED,
-    TIMED_OUT,
-    BusError,
-)
+from afdbus.errors import LIMITS_EXCEEDED, SERVICE_UNKNOWN, TIMED_OUT, BusError
 from afdbus.wire.encode import encode
 from afdbus.wire.message import BUS_INTERFACE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from afdbus.bus.bus import Bus
     from afdbus.bus.message import Message
     from afdbus.bus.peer import Peer
@@ -36,9 +32,10 @@ SUCCESS, ALREADY_RUNNING = 1, 2
 def activate(bus: Bus, message: Message, name: str) -> None:
     """Hold `message` until `name` has an owner, who is to get it; raises BusError, the refusal."""
     service = _find(bus, name)
-    # As far as the sender's rules can say it; the receiver's are asked when there is one.
-    delivery.refuse(bus, message, None, None, False)
-    bus.activations.hold(service, message, starts=False)
+    if service is not None:
+        # As far as the sender's rules can say it; the receiver's are asked when there is one.
+        delivery.refuse(bus, message, None, None, False)
+    bus.activations.hold(name, service, message, starts=False)
 
 
 def start(bus: Bus, message: Message, name: str) -> int | None:
@@ -47,8 +44,20 @@ def start(bus: Bus, message: Message, name: str) -> int | None:
     service = _find(bus, name)
     if name in bus.names.owners:
         return ALREADY_RUNNING
-    bus.activations.hold(service, message, starts=True)
+    bus.activations.hold(name, service, message, starts=True)
     return None
+
+
+def tell_systemd(bus: Bus, variables: dict[str, str]) -> None:
+    """The environment of what is started gets `variables`; raises BusError if too much waits for
+    systemd."""
+    manager = bus.names.owners.get(systemd.NAME)
+    if manager is not None:
+        delivery.send_own(bus, systemd.set_environment(bus, variables, manager.name), manager)
+        return
+    message = systemd.set_environment(bus, variables, systemd.NAME)
+    delivery.capture(bus, message, None)
+    bus.activations.hold(systemd.NAME, _find(bus, systemd.NAME), message, starts=False)
 
 
 def tell_reloaded(bus: Bus) -> None:
@@ -56,14 +65,11 @@ def tell_reloaded(bus: Bus) -> None:
     delivery.broadcast_own(bus, BUS_INTERFACE, "ActivatableServicesChanged", "", ())
 
 
-def _find(bus: Bus, name: str) -> Service:
-    limit = bus.limits.max_pending_service_starts
-    if bus.activations.count >= limit:
-        raise BusError(
-            LIMITS_EXCEEDED,
-            f"The maximum number of pending activations has been reached, activation of {name} "
-            f"failed (max_pending_service_starts={limit})",
-        )
+def _find(bus: Bus, name: str) -> Service | None:
+    """Who provides `name`; None for systemd where it starts the others: it comes by itself."""
+    _refuse_too_many(bus, bus.activations.count, name)
+    if bus.systemd_activation and name == systemd.NAME:
+        return None
     service = bus.services.find(name)
     if service is None:
         raise BusError(
@@ -72,15 +78,27 @@ def _find(bus: Bus, name: str) -> Service:
     return service
 
 
-class Pending:
-    """A program that was started and does not own its name yet, and what waits for that.
+def _refuse_too_many(bus: Bus, count: int, name: str) -> None:
+    limit = bus.limits.max_pending_service_starts
+    if count >= limit:
+        raise BusError(
+            LIMITS_EXCEEDED,
+            f"The maximum number of pending activations has been reached, activation of {name} "
+            f"failed (max_pending_service_starts={limit})",
+        )
 
+
+class Pending:
+    """A name that is to come, and what waits for it.
+
+    `service`: who provides it, None for systemd.  `child`: its program, if we have started one.
     `held`: the messages in order, and whether each is a StartServiceByName.
     """
 
-    __slots__ = ("child", "held", "service")
+    __slots__ = ("child", "held", "name", "service")
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, name: str, service: Service | None) -> None:
+        self.name = name
         self.service = service
         self.child: Child | None = None
         self.held: list[tuple[Message, bool]] = []
@@ -98,41 +116,73 @@ class Activations:
         self._deadlines: list[tuple[float, int, Pending]] = []
         self._started = 0
 
-    def hold(self, service: Service, message: Message, *, starts: bool) -> None:
+    def hold(self, name: str, service: Service | None, message: Message, *, starts: bool) -> None:
         """Keep `message`, starting `service` unless that was done.  Raises BusError."""
-        sender = message.sender
-        assert sender is not None
-        pending = self._pending.get(service.name)
+        pending = self._pending.get(name)
         if pending is None:
-            pending = self._start(service, sender)
+            pending = self._begin(name, service, message.sender)
         pending.held.append((message, starts))
         self.count += 1
+        sender = message.sender
+        if sender is None:
+            return
         sender.charge(len(message))
         if message.fds is not None:
             message.fds.hold()
             sender.charge_fds(len(message.fds.numbers))
 
-    def _start(self, service: Service, sender: Peer) -> Pending:
+    def _begin(self, name: str, service: Service | None, sender: Peer | None) -> Pending:
         bus = self._bus
-        name = service.name
-        bus.journal.info(
-            f"Activating service name='{name}' requested by '{sender.name}' "
-            f"({bus.host.describe(sender.identity)})"
-        )
-        pending = Pending(service)
-        try:
-            pending.child = bus.launcher.start(
-                service, bus.environment, lambda code: self._ended(pending, code)
-            )
-        except BusError as error:
-            bus.journal.info(f"Activated service '{name}' failed: {error.text}")
-            raise
+        pending = Pending(name, service)
+        if service is not None:
+            assert sender is not None  # the bus itself wants nobody but systemd
+            if bus.systemd_activation and service.systemd_service is not None:
+                self._hand_over(name, service.systemd_service, sender)
+            else:
+                self._start(pending, service, sender)
         self._pending[name] = pending
         self._started += 1
         deadline = bus.clock() + bus.limits.service_start_timeout / 1000
         heappush(self._deadlines, (deadline, self._started, pending))
         bus.wake_at(deadline)
         return pending
+
+    def _start(self, pending: Pending, service: Service, sender: Peer) -> None:
+        bus = self._bus
+        bus.journal.info(
+            f"Activating service name='{pending.name}' requested by '{sender.name}' "
+            f"({bus.host.describe(sender.identity)})"
+            + (" (using servicehelper)" if bus.launcher.uses_helper else "")
+        )
+        try:
+            pending.child = bus.launcher.start(
+                service, bus.environment, lambda error: self._ended(pending, service.exec, error)
+            )
+        except BusError as error:
+            bus.journal.info(f"Activated service '{pending.name}' failed: {error.text}")
+            raise
+
+    def _hand_over(self, name: str, unit: str, sender: Peer) -> None:
+        """Let systemd start `unit`, now or when it connects.  Raises BusError."""
+        bus = self._bus
+        manager = bus.names.owners.get(systemd.NAME)
+        request = systemd.activation_request(bus, unit)
+        delivery.capture(bus, request, manager)
+        how = "Activating systemd to hand-off" if manager is None else "Activating via systemd"
+        bus.journal.info(
+            f"{how}: service name='{name}' unit='{unit}' requested by '{sender.name}' "
+            f"({bus.host.describe(sender.identity)})"
+        )
+        try:
+            if manager is not None:
+                delivery.own_to_peer(bus, request, manager)
+            else:
+                # The message that wants `name` counts as well.
+                _refuse_too_many(bus, self.count + 1, systemd.NAME)
+                self.hold(systemd.NAME, None, request, starts=False)
+        except BusError:
+            bus.journal.info(f"Failed to activate via systemd: service name='{name}' unit='{unit}'")
+            raise
 
     # -- the name has an owner ---------------------------------------------------------------
 
@@ -159,31 +209,36 @@ class Activations:
         bus = self._bus
         for message, starts in pending.held:
             sender = message.sender
-            if not starts and sender is not None:
-                try:
+            # Not the owner's fault: its RequestName succeeds (CVE-2014-3477).
+            try:
+                if sender is None:
+                    delivery.own_to_peer(bus, message, owner)
+                elif not starts:
                     delivery.to_peer(bus, message, owner)
-                except BusError as error:
-                    # Not the owner's fault: its RequestName succeeds (CVE-2014-3477).
+            except BusError as error:
+                if sender is not None:
                     delivery.send_error(bus, sender, message.serial, error)
             self._release(message)
 
     # -- it never gets one -------------------------------------------------------------------
 
-    def _ended(self, pending: Pending, code: int) -> None:
-        """The program has ended, with `code` as its exit status or the negative of a signal."""
-        name = pending.service.name
+    def _ended(self, pending: Pending, command: str, error: BusError | None) -> None:
+        """The program has ended; None if it succeeded."""
         # One that succeeded may have put itself into the background; the name may still come.
-        if code == 0 or self._pending.get(name) is not pending:
+        if error is None or self._pending.get(pending.name) is not pending:
             return
-        if code > 0:
-            error = BusError(SPAWN_CHILD_EXITED, f"Process {name} exited with status {code}")
-        else:
-            error = BusError(SPAWN_CHILD_SIGNALED, f"Process {name} received signal {-code}")
-        self._bus.journal.info(f"Activated service '{name}' failed: {error.text}")
+        self._bus.journal.info(f"Activated service '{pending.name}' failed: {error.text}")
         # What the same command was to provide will not come either.
-        command = pending.service.exec
-        for other in [p for p in self._pending.values() if p.service.exec == command]:
-            self._fail(other, error)
+        self._fail_all(lambda service: service.exec == command, error)
+
+    def fail_unit(self, unit: str, error: BusError) -> None:
+        """systemd could not start `unit`."""
+        self._fail_all(lambda service: service.systemd_service == unit, error)
+
+    def _fail_all(self, concerned: Callable[[Service], bool], error: BusError) -> None:
+        for pending in list(self._pending.values()):
+            if pending.service is not None and concerned(pending.service):
+                self._fail(pending, error)
 
     def expire(self) -> None:
         """Give up what has taken longer than service_start_timeout."""
@@ -191,7 +246,7 @@ class Activations:
         now = bus.clock()
         while self._deadlines and self._deadlines[0][0] <= now:
             pending = heappop(self._deadlines)[2]
-            name = pending.service.name
+            name = pending.name
             if self._pending.get(name) is pending:
                 if pending.child is not None:
                     pending.child.kill()
@@ -203,7 +258,7 @@ class Activations:
                 self._fail(pending, BusError(TIMED_OUT, text))
 
     def _fail(self, pending: Pending, error: BusError) -> None:
-        del self._pending[pending.service.name]
+        del self._pending[pending.name]
         for message, _ in pending.held:
             if message.sender is not None:
                 delivery.send_error(self._bus, message.sender, message.serial, error)
@@ -223,9 +278,10 @@ class Activations:
                     self._release(message)
 
     def _release(self, message: Message) -> None:
-        sender = message.sender
-        assert sender is not None
         self.count -= 1
+        sender = message.sender
+        if sender is None:
+            return
         sender.discharge(len(message))
         if message.fds is not None:
             sender.charged_fds -= len(message.fds.numbers)

@@ -36,7 +36,8 @@ class Bus:
 
     `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's list of
     outboxes that have something to be written.  `wake_at` is called with a time
-    of `clock` at which `expire` is to be called.  `strict`: a bug is raised and not only logged.
+    of `clock` at which `expire` is to be called.  `systemd_activation`: services that are units
+    are started by systemd.  `strict`: a bug is raised and not only logged.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Bus:
         touched: list[Outbox],
         wake_at: Callable[[float], None],
         type_: str | None = None,
+        systemd_activation: bool = False,
     ) -> None:
         self.guid = guid
         self.limits = limits
@@ -66,6 +68,7 @@ class Bus:
         self.launcher = launcher
         self.wake_at = wake_at
         self.type = type_
+        self.systemd_activation = systemd_activation
         self.interfaces = INTERFACES
         self.strict = bool(os.environ.get("AFDBUS_STRICT"))
 

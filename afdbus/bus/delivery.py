@@ -69,6 +69,16 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
         push(message, peer)
 
 
+def own_to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
+    """Deliver what the bus itself sends to a name, which monitors have seen already; raises
+    BusError, the refusal."""
+    refuse(bus, message, receiver, receiver, False)
+    overheard = overhearers(bus, message, receiver)
+    push(message, receiver)
+    for peer in overheard:
+        push(message, peer)
+
+
 def refuse(
     bus: Bus, message: Message, receiver: Peer | None, addressed: Peer | None, requested: bool
 ) -> None:

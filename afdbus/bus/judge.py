@@ -67,7 +67,8 @@ def judge(
     if message.sender is None:
         assert receiver is not None
         if receiver.name:
-            verdict = _judge_own(message, receiver)
+            overheard = receiver is not addressed and message.header.destination is not None
+            verdict = _judge_own(message, receiver, overheard)
             if not verdict.allowed:
                 return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
         return _room(receiver)
@@ -95,14 +96,13 @@ def _room(receiver: Peer) -> Denial | None:
     return None
 
 
-def _judge_own(message: Message, receiver: Peer) -> Verdict:
+def _judge_own(message: Message, receiver: Peer, eavesdropping: bool) -> Verdict:
     """May `receiver` have this message of the driver?
 
     The driver's messages are of few kinds, and rules see no more of them than is in the key; all
     its replies are asked for.  So each kind is asked about once for each policy.
     """
     header = message.header
-    eavesdropping = header.destination is not None and header.destination != receiver.name
     key = (
         receiver.policy,
         header.type,

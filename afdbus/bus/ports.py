@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from afdbus.errors import BusError
 from afdbus.identity import Identity
 
 
@@ -63,6 +64,14 @@ class Service(Protocol):
     def exec(self) -> str:
         """Its command line."""
 
+    @property
+    def user(self) -> str | None:
+        """As whom a helper has to run it; None if the file does not say."""
+
+    @property
+    def systemd_service(self) -> str | None:
+        """The unit that systemd is to start instead, where it starts services."""
+
 
 class Services(Protocol):
     """The names that can be started."""
@@ -83,11 +92,14 @@ class Launcher(Protocol):
     """Starts programs for the bus."""
 
     @property
-    def may_set_environment(self) -> bool:
-        """Whether clients may add to the environment of what is started."""
+    def uses_helper(self) -> bool:
+        """Whether another program starts services, in an environment that is no client's."""
 
     def start(
-        self, service: Service, environment: Mapping[str, str], ended: Callable[[int], None]
+        self,
+        service: Service,
+        environment: Mapping[str, str],
+        ended: Callable[[BusError | None], None],
     ) -> Child:
         """Start `service` with `environment` added to its own; `ended` is called, never at once,
-        with its exit status or the negative number of a signal.  Raises BusError."""
+        with what is to be told of its end, None for success.  Raises BusError."""

@@ -50,9 +50,13 @@ class Child:
         self.fd = fd
 
     def kill(self) -> None:
-        """Send SIGKILL, which cannot hit anybody else: until `reap` the number is its own."""
+        """Send SIGKILL, which cannot hit anybody else: until `reap` the number is its own.
+
+        What a setuid helper has become may be out of our reach; then nothing happens.
+        """
         if self.fd >= 0:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int:
         """The exit status of a program that has ended, or the negative number of the signal."""

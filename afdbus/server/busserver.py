@@ -55,6 +55,7 @@ class BusServer:
         keyring: Keyring | None,
         nofile: tuple[int, int] | None = None,
         journals: bool = False,
+        systemd_activation: bool = False,
     ) -> None:
         self.loop = loop
         self.journal = journal
@@ -97,6 +98,7 @@ class BusServer:
             touched=loop.touched,
             wake_at=lambda when: timers.call_at(when, self.bus.expire),
             type_=config.type,
+            systemd_activation=systemd_activation,
         )
         self._check_listening()
 

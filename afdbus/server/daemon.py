@@ -56,6 +56,7 @@ class Daemon:
             CookieKeyring(self._users),
             nofile=options.nofile,
             journals=journal.syslog,
+            systemd_activation=options.systemd_activation,
         )
         self._buses.serve(config, options.config_file, listeners)
 

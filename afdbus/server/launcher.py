@@ -1,7 +1,7 @@
-"""Starts the services of one bus as its own user, and watches them.
+"""Starts the services of one bus, as its own user or by a setuid helper, and watches them.
 
-"Traditional activation" of dbus-daemon(1), as on a session bus.  The programs are in a session of
-their own and outlive the daemon, as there: they notice the end of the bus by themselves.
+"Traditional activation" of dbus-daemon(1).  The programs are in a session of their own and outlive
+the daemon, as there: they notice the end of the bus by themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from afdbus.bus.ports import Service
 from afdbus.config import commandline
-from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FAILED, BusError
+from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FILE_INVALID, BusError
 from afdbus.host.spawn import Child, inherited_environment, spawn
 from afdbus.host.systemd import journal_stream
+from afdbus.server import spawnerrors
 from afdbus.server.loop import Loop
 
 # syslog(3)
@@ -30,9 +31,10 @@ class ServiceLauncher:
     """The bus's launcher.
 
     `address` and `type_` are what a service is told of its bus.  `helper` is the program of
-    `<servicehelper>`; where there is one, the bus's own user must not run services, and nothing is
-    started.  `nofile`: the (soft, hard) RLIMIT_NOFILE of services, None for ours.  `journals`: what
-    they print goes to the journal, if there is one, and not where our own output goes.
+    `<servicehelper>`, to which nothing is told but the name: it looks for the service file by
+    itself and starts what that says as the user that it names.  `nofile`: the (soft, hard)
+    RLIMIT_NOFILE of services, None for ours.  `journals`: what they print goes to the journal, if
+    there is one, and not where our own output goes.
     """
 
     def __init__(
@@ -58,18 +60,23 @@ class ServiceLauncher:
         self._children: dict[int, Child] = {}
 
     @property
-    def may_set_environment(self) -> bool:
-        return self._helper is None
+    def uses_helper(self) -> bool:
+        return self._helper is not None
 
     def start(
-        self, service: Service, environment: Mapping[str, str], ended: Callable[[int], None]
+        self,
+        service: Service,
+        environment: Mapping[str, str],
+        ended: Callable[[BusError | None], None],
     ) -> Child:
+        command = service.exec
         if self._helper is not None:
-            raise BusError(
-                SPAWN_FAILED,
-                f"Cannot start {service.name}: no service is started by {self._helper}",
-            )
-        arguments = [word.encode() for word in commandline.split(service.exec)]
+            if service.user is None:
+                raise BusError(
+                    SPAWN_FILE_INVALID, "Cannot do system-bus activation with no user\n"
+                )
+            command = f"{self._helper} {service.name}"
+        arguments = [word.encode() for word in commandline.split(command)]
         try:
             with self._output(service.name) as output:
                 child = spawn(
@@ -80,7 +87,13 @@ class ServiceLauncher:
                 SPAWN_EXEC_FAILED, f"Failed to execute program {service.name}: {error.strerror}"
             ) from None
         self._children[child.fd] = child
-        self._loop.register(child.fd, lambda _: self._reap(child, ended))
+        tell = spawnerrors.of_helper if self._helper is not None else spawnerrors.of_program
+
+        def reap(_: int) -> None:
+            self._forget(child)
+            ended(tell(service.name, child.reap()))
+
+        self._loop.register(child.fd, reap)
         return child
 
     @contextlib.contextmanager
@@ -104,10 +117,6 @@ class ServiceLauncher:
             if true_name:
                 environment[true_name] = rest
         return environment
-
-    def _reap(self, child: Child, ended: Callable[[int], None]) -> None:
-        self._forget(child)
-        ended(child.reap())
 
     def _forget(self, child: Child) -> None:
         del self._children[child.fd]

@@ -73,26 +73,33 @@ class FakeHost:
 class FakeService(NamedTuple):
     name: str
     exec: str
+    user: str | None = None
+    systemd_service: str | None = None
 
 
 class FakeServices:
-    """Names and the commands that provide them."""
+    """Names and the commands that provide them, or the units."""
 
     def __init__(self) -> None:
         self.commands: dict[str, str] = {}
+        self.units: dict[str, str] = {}
 
     def names(self) -> list[str]:
         return list(self.commands)
 
     def find(self, name: str) -> FakeService | None:
         command = self.commands.get(name)
-        return None if command is None else FakeService(name, command)
+        if command is None:
+            return None
+        return FakeService(name, command, systemd_service=self.units.get(name))
 
 
 class FakeChild:
-    """A program that runs until the test calls `ended` with its status."""
+    """A program that runs until the test calls `ended` with what is to be told of it."""
 
-    def __init__(self, name: str, environment: dict[str, str], ended: Callable[[int], None]):
+    def __init__(
+        self, name: str, environment: dict[str, str], ended: Callable[[BusError | None], None]
+    ):
         self.name = name
         self.environment = environment
         self.ended = ended
@@ -106,12 +113,15 @@ class FakeLauncher:
     """Starts nothing but keeps what it was asked to; `refusal` is raised instead."""
 
     def __init__(self) -> None:
-        self.may_set_environment = True
+        self.uses_helper = False
         self.refusal: BusError | None = None
         self.children: list[FakeChild] = []
 
     def start(
-        self, service: Service, environment: Mapping[str, str], ended: Callable[[int], None]
+        self,
+        service: Service,
+        environment: Mapping[str, str],
+        ended: Callable[[BusError | None], None],
     ) -> FakeChild:
         if self.refusal is not None:
             raise self.refusal

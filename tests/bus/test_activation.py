@@ -12,10 +12,11 @@ from busworld import NOBODY, FakeChild, FakeConnection, World, configuration, un
 from kit import BUS, NO_AUTO_START, Message, Received, call, peer_call, signal
 
 from afdbus.bus import router
-from afdbus.errors import SPAWN_EXEC_FAILED, BusError
+from afdbus.errors import SPAWN_CHILD_EXITED, SPAWN_EXEC_FAILED, BusError
 
 NAME = "com.example.Started"
 SECONDS = 25.0
+FAILURE = BusError(SPAWN_CHILD_EXITED, "it failed")
 SERIALS = itertools.count(100)
 
 
@@ -163,21 +164,14 @@ def test_no_auto_start(world: World) -> None:
     assert not world.launcher.children
 
 
-@pytest.mark.parametrize(
-    ("code", "name", "text"),
-    [
-        (3, "ChildExited", f"Process {NAME} exited with status 3"),
-        (-9, "ChildSignaled", f"Process {NAME} received signal 9"),
-    ],
-)
-def test_the_program_fails(world: World, code: int, name: str, text: str) -> None:
+def test_the_program_fails(world: World) -> None:
     alice, bob = join(world, 2)
     send(world, alice, start(), peer_call(NAME, "A"))
-    only_child(world).ended(code)
+    only_child(world).ended(FAILURE)
     world.flush()
-    assert came(alice) == [("error", f"{BUS}.Error.Spawn.{name}", text)] * 2
+    assert came(alice) == [("error", FAILURE.name, FAILURE.text)] * 2
     clean(world, alice)
-    assert f"info: Activated service '{NAME}' failed: {text}" in world.journal.lines
+    assert f"info: Activated service '{NAME}' failed: {FAILURE.text}" in world.journal.lines
     own(world, bob)
     assert came(bob) == [("signal", "NameAcquired", NAME), ("return", 1)]
 
@@ -186,7 +180,7 @@ def test_it_is_started_anew_after_a_failure(world: World) -> None:
     alice, bob = join(world, 2)
     send(world, alice, peer_call(NAME, "A"))
     first = only_child(world)
-    first.ended(1)
+    first.ended(FAILURE)
     send(world, alice, peer_call(NAME, "B"))
     assert len(world.launcher.children) == 2
     world.now += SECONDS / 2
@@ -197,7 +191,7 @@ def test_it_is_started_anew_after_a_failure(world: World) -> None:
     world.flush()
     assert came(alice)[0][1] == f"{BUS}.Error.TimedOut"
     send(world, alice, peer_call(NAME, "C"))
-    world.launcher.children[1].ended(-9)
+    world.launcher.children[1].ended(FAILURE)
     own(world, bob)
     assert ("call", "C") in came(bob)
     clean(world, alice)
@@ -209,9 +203,9 @@ def test_what_the_same_command_provides_fails_with_it(world: World) -> None:
     world.services.commands["com.example.Stranger"] = "/bin/other"
     for name in (NAME, "com.example.Twin", "com.example.Stranger"):
         send(world, alice, peer_call(name, "A"))
-    world.launcher.children[0].ended(4)
+    world.launcher.children[0].ended(FAILURE)
     world.flush()
-    error = "error", f"{BUS}.Error.Spawn.ChildExited", f"Process {NAME} exited with status 4"
+    error = "error", FAILURE.name, FAILURE.text
     assert came(alice) == [error, error]
     assert world.bus.activations.count == 1
 
@@ -219,7 +213,7 @@ def test_what_the_same_command_provides_fails_with_it(world: World) -> None:
 def test_a_program_that_ends_well_may_still_bring_the_name(world: World) -> None:
     alice, bob = join(world, 2)
     send(world, alice, peer_call(NAME, "A"))
-    only_child(world).ended(0)
+    only_child(world).ended(None)
     world.flush()
     assert came(alice) == []
     own(world, bob)
@@ -240,7 +234,7 @@ def test_time_is_over(world: World) -> None:
     assert came(alice) == [("error", f"{BUS}.Error.TimedOut", text)] * 2
     assert only_child(world).killed
     clean(world, alice)
-    only_child(world).ended(-9)
+    only_child(world).ended(FAILURE)
     world.flush()
     assert came(alice) == []
 
@@ -364,7 +358,7 @@ def test_p29_descriptors_of_what_is_not_delivered_are_closed(world: World, how: 
     fd = descriptor(alice)
     send(world, alice, peer_call(NAME, "A", "h", 0, fds=[fd]))
     if how == "ended":
-        only_child(world).ended(1)
+        only_child(world).ended(FAILURE)
     elif how == "time":
         world.now += SECONDS
         world.bus.expire()
@@ -429,7 +423,7 @@ def test_where_a_helper_starts_services_their_environment_is_not_the_clients(
     world: World,
 ) -> None:
     (alice,) = join(world, 1)
-    world.launcher.may_set_environment = False
+    world.launcher.uses_helper = True
     send(world, alice, call("UpdateActivationEnvironment", "a{ss}", {"A": "1"}))
     assert came(alice) == [
         (

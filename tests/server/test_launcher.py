@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from afdbus.config.services import Service
-from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FAILED, BusError
+from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FILE_INVALID, SPAWN_SERVICE_NOT_FOUND, BusError
 from afdbus.host import systemd
 from afdbus.host.spawn import Child
 from afdbus.server.launcher import ServiceLauncher
@@ -48,31 +48,36 @@ def loop() -> FakeLoop:
 
 def launcher(loop: FakeLoop, **rest: Any) -> ServiceLauncher:
     given = {"address": "unix:path=/x", "type_": "session", "helper": None, "nofile": None}
-    return ServiceLauncher(cast("Loop", loop), **given, **{"journals": False, **rest})
+    return ServiceLauncher(cast("Loop", loop), **{**given, "journals": False, **rest})
 
 
-def service(command: str) -> Service:
-    return Service(NAME, command, None, None, None, "/f")
+def service(command: str, user: str | None = None) -> Service:
+    return Service(NAME, command, user, None, None, "/f")
 
 
-def run(loop: FakeLoop, launcher: ServiceLauncher, script: str, **environment: str) -> int:
-    codes: list[int] = []
-    launcher.start(service(f"/bin/sh -c '{script}'"), environment, codes.append)
-    assert not codes
-    while not codes:
+def run(
+    loop: FakeLoop, launcher: ServiceLauncher, script: str, **environment: str
+) -> BusError | None:
+    ends: list[BusError | None] = []
+    launcher.start(service(f"/bin/sh -c '{script}'"), environment, ends.append)
+    assert not ends
+    while not ends:
         loop.serve()
     assert not loop.handlers
-    return codes[0]
+    return ends[0]
 
 
 def test_the_end_is_told(loop: FakeLoop) -> None:
-    assert run(loop, launcher(loop), "exit 3") == 3
-    assert run(loop, launcher(loop), "kill -9 $$") == -signal.SIGKILL
+    for script, error in (("exit 3", "exited with status 3"), ("kill -9 $$", "received signal 9")):
+        end = run(loop, launcher(loop), script)
+        assert end is not None
+        assert end.text == f"Process {NAME} {error}"
+    assert run(loop, launcher(loop), "exit 0") is None
 
 
 def test_arguments_and_environment(loop: FakeLoop, tmp_path: Path) -> None:
     script = f"echo $A $DBUS_STARTER_ADDRESS $DBUS_STARTER_BUS_TYPE >{tmp_path}/out"
-    assert run(loop, launcher(loop), script, A="1", DBUS_STARTER_ADDRESS="no") == 0
+    assert run(loop, launcher(loop), script, A="1", DBUS_STARTER_ADDRESS="no") is None
     assert (tmp_path / "out").read_text() == "1 unix:path=/x session\n"
 
 
@@ -85,7 +90,7 @@ def test_which_bus_it_is(
     script = f"env >{tmp_path}/out"
     given = {"address": "unix:path=/x", "helper": None, "nofile": None, "journals": False}
     started = ServiceLauncher(cast("Loop", loop), type_=type_, **given)  # type: ignore[arg-type]
-    assert run(loop, started, script) == 0
+    assert run(loop, started, script) is None
     lines = (tmp_path / "out").read_text().splitlines()
     assert ("DBUS_SESSION_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "session")
     assert ("DBUS_SYSTEM_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "system")
@@ -104,17 +109,24 @@ def test_what_cannot_be_executed_leaves_nothing(loop: FakeLoop) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_where_a_helper_is_configured_nothing_runs_as_the_bus(
-    loop: FakeLoop, tmp_path: Path
-) -> None:
-    started = ServiceLauncher(
-        cast("Loop", loop), address="", type_="system", helper="/h", nofile=None, journals=False
-    )
+def test_a_helper_is_told_the_name_and_nothing_else(loop: FakeLoop, tmp_path: Path) -> None:
+    helper = tmp_path / "helper"
+    helper.write_text(f'#!/bin/sh\necho "$#" "$@" >{tmp_path}/out\nexit 6\n')
+    helper.chmod(0o755)
+    started = launcher(loop, helper=str(helper))
+    assert started.uses_helper
+    ends: list[BusError | None] = []
+    started.start(service("/bin/false", "root"), {}, ends.append)
+    loop.serve()
+    assert (tmp_path / "out").read_text() == f"1 {NAME}\n"
+    assert ends[0] is not None
+    assert ends[0].name == SPAWN_SERVICE_NOT_FOUND
+
+
+def test_a_helper_does_not_start_what_has_no_user(loop: FakeLoop) -> None:
     with pytest.raises(BusError) as caught:
-        started.start(service(f"/usr/bin/touch {tmp_path}/out"), {}, pytest.fail)
-    assert caught.value.name == SPAWN_FAILED
-    assert not started.may_set_environment
-    assert not (tmp_path / "out").exists()
+        launcher(loop, helper="/nonexistent").start(service("/bin/false"), {}, pytest.fail)
+    assert caught.value.name == SPAWN_FILE_INVALID
 
 
 def test_programs_outlive_the_bus(loop: FakeLoop) -> None:
@@ -148,7 +160,7 @@ def read_to_end(journal: socket.socket) -> str:
 
 def test_what_is_printed_goes_to_the_journal(loop: FakeLoop, journal: socket.socket) -> None:
     before = os.listdir("/proc/self/fd")
-    assert run(loop, launcher(loop, journals=True), "echo out; echo err >&2") == 0
+    assert run(loop, launcher(loop, journals=True), "echo out; echo err >&2") is None
     assert os.listdir("/proc/self/fd") == before
     assert read_to_end(journal) == f"{NAME}\n\n6\n0\n0\n0\n0\nout\n"
     assert read_to_end(journal) == f"{NAME}\n\n4\n0\n0\n0\n0\nerr\n"
@@ -164,5 +176,5 @@ def test_without_a_journal_it_prints_where_we_do(
 ) -> None:
     monkeypatch.setattr(systemd, "JOURNAL", str(tmp_path / "none"))
     script = f"readlink /proc/$$/fd/1 >{tmp_path}/out; readlink /proc/$$/fd/2 >>{tmp_path}/out"
-    assert run(loop, launcher(loop, journals=True), script) == 0
+    assert run(loop, launcher(loop, journals=True), script) is None
     assert (tmp_path / "out").read_text().splitlines()[-1] == os.readlink("/proc/self/fd/2")

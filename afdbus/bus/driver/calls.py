@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from afdbus.bus import delivery
+from afdbus.bus import delivery, systemd
 from afdbus.bus import message as messages
 from afdbus.bus.driver.privilege import check_privileged
 from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, WHOLE, Answer, Method
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _fixed = Struct("<III").pack
 
-_ACTIVATOR = "org.freedesktop.systemd1.Activator"
-
 
 def handle(bus: Bus, message: Message) -> Method | None:
     """Do what a message to the driver asks for; returns the method if a plan may stand for it.
@@ -41,13 +39,10 @@ def handle(bus: Bus, message: Message) -> Method | None:
     peer = message.sender
     assert peer is not None
     if header.type == SIGNAL and (header.interface, header.member) == (
-        _ACTIVATOR,
+        systemd.ACTIVATOR,
         "ActivationFailure",
     ):
-        # Nothing here is started by systemd, so the signal is at best a mistake; the refusal of
-        # those who may not send it is the reference's (CVE-2015-0245).
-        check_privileged(peer, header)
-        bus.journal.warning("Ignoring unexpected ActivationFailure message")
+        systemd.activation_failed(bus, message)
         return None
     if header.type != METHOD_CALL:
         return None

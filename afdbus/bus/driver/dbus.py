@@ -113,9 +113,12 @@ def start_service_by_name(peer: Peer, call: Message, name: str, flags: int) -> A
 def update_activation_environment(
     peer: Peer, header: Header, environment: dict[str, str]
 ) -> Answer:
-    if not peer.bus.launcher.may_set_environment:
+    bus = peer.bus
+    if bus.launcher.uses_helper:
         raise BusError(ACCESS_DENIED, "Cannot change activation environment on a system bus.")
-    peer.bus.environment.update(environment)
+    bus.environment.update(environment)
+    if bus.systemd_activation:
+        activation.tell_systemd(bus, environment)
     return b""
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def features(bus: Bus) -> list[str]:
     """The property Features: what a client can rely on beyond the basic specification."""
-    return ["ActivatableServicesChanged", "HeaderFiltering"]
+    found = ["ActivatableServicesChanged", "HeaderFiltering"]
+    if bus.systemd_activation:
+        found.append("SystemdActivation")
+    return found
 
 
 def interfaces(bus: Bus) -> list[str]:
