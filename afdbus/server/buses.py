@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.server.busserver import BusServer
+from afdbus.server.launcher import DEFAULT, Starting
 from afdbus.wire.address import new_guid
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Buses:
     """The buses that are served, in the order in which they were made.
 
-    `nofile` and `journals` are about what they start, as for `BusServer`.
+    `starting` is how services are started, for all of them.
     """
 
     def __init__(
@@ -31,15 +32,12 @@ class Buses:
         loop: Loop,
         journal: Journal,
         keyring: Keyring | None,
-        *,
-        nofile: tuple[int, int] | None = None,
-        journals: bool = False,
+        starting: Starting = DEFAULT,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._keyring = keyring
-        self._nofile = nofile
-        self._journals = journals
+        self._starting = starting
         self._servers: dict[BusServer, None] = {}
 
     def __iter__(self) -> Iterator[BusServer]:
@@ -56,8 +54,7 @@ class Buses:
             own_uid=os.geteuid(),
             journal=self._journal,
             keyring=self._keyring,
-            nofile=self._nofile,
-            journals=self._journals,
+            starting=self._starting,
         )
         self._servers[server] = None
         return server

@@ -14,7 +14,7 @@ from afdbus.host.machineid import machine_id
 from afdbus.identity import Identity
 from afdbus.sasl.server import ServerHandshake
 from afdbus.server.connection import Connection
-from afdbus.server.launcher import ServiceLauncher
+from afdbus.server.launcher import DEFAULT, ServiceLauncher, Starting
 from afdbus.server.listeners import printable
 from afdbus.server.reload import Configuration
 from afdbus.server.timers import Deadlines
@@ -37,9 +37,8 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class BusServer:
     """Accepts, greets and watches the connections of one bus.
 
-    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.  `nofile`
-    is the RLIMIT_NOFILE (soft, hard) of what it starts, None for its own;
-    `journals`: what that prints goes to the journal.
+    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.
+    `starting` is how its services are started.
     """
 
     def __init__(
@@ -53,9 +52,7 @@ class BusServer:
         own_uid: int,
         journal: Journal,
         keyring: Keyring | None,
-        nofile: tuple[int, int] | None = None,
-        journals: bool = False,
-        systemd_activation: bool = False,
+        starting: Starting = DEFAULT,
     ) -> None:
         self.loop = loop
         self.journal = journal
@@ -82,8 +79,7 @@ class BusServer:
             address=printable(listeners),
             type_=config.type,
             helper=config.servicehelper,
-            nofile=nofile,
-            journals=journals,
+            starting=starting,
         )
         self.bus = Bus(
             guid=guid,
@@ -98,7 +94,7 @@ class BusServer:
             touched=loop.touched,
             wake_at=lambda when: timers.call_at(when, self.bus.expire),
             type_=config.type,
-            systemd_activation=systemd_activation,
+            systemd_activation=starting.by_systemd,
         )
         self._check_listening()
 

@@ -15,6 +15,7 @@ from afdbus.host.systemd import notify
 from afdbus.host.users import Users
 from afdbus.server.buses import Buses
 from afdbus.server.collector import Collector
+from afdbus.server.launcher import Starting
 from afdbus.server.loop import LINGER, Loop
 from afdbus.server.options import SIGNALS
 
@@ -54,9 +55,7 @@ class Daemon:
             self._loop,
             journal,
             CookieKeyring(self._users),
-            nofile=options.nofile,
-            journals=journal.syslog,
-            systemd_activation=options.systemd_activation,
+            Starting(options.nofile, journal.syslog, options.systemd_activation),
         )
         self._buses.serve(config, options.config_file, listeners)
 

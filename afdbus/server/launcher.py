@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from afdbus.bus.ports import Service
 from afdbus.config import commandline
@@ -27,14 +28,28 @@ _BUS_ADDRESS = {
 }
 
 
+class Starting(NamedTuple):
+    """How a process starts services, whatever bus they are for.
+
+    `nofile`: the (soft, hard) RLIMIT_NOFILE they are to have, None for ours.  `journals`: what they
+    print goes to the journal, if there is one, and not where our own output goes.  `by_systemd`:
+    systemd starts those that are units.
+    """
+
+    nofile: tuple[int, int] | None = None
+    journals: bool = False
+    by_systemd: bool = False
+
+
+DEFAULT = Starting()
+
+
 class ServiceLauncher:
     """The bus's launcher.
 
     `address` and `type_` are what a service is told of its bus.  `helper` is the program of
     `<servicehelper>`, to which nothing is told but the name: it looks for the service file by
-    itself and starts what that says as the user that it names.  `nofile`: the (soft, hard)
-    RLIMIT_NOFILE of services, None for ours.  `journals`: what they print goes to the journal, if
-    there is one, and not where our own output goes.
+    itself and starts what that says as the user that it names.
     """
 
     def __init__(
@@ -44,13 +59,11 @@ class ServiceLauncher:
         address: str,
         type_: str | None,
         helper: str | None,
-        nofile: tuple[int, int] | None,
-        journals: bool,
+        starting: Starting = DEFAULT,
     ) -> None:
         self._loop = loop
         self._helper = helper
-        self._nofile = nofile
-        self._journals = journals
+        self._starting = starting
         self._environment = inherited_environment()
         self._about = {"DBUS_STARTER_ADDRESS": address}
         if type_ is not None:
@@ -80,7 +93,7 @@ class ServiceLauncher:
         try:
             with self._output(service.name) as output:
                 child = spawn(
-                    arguments, self._environment_of(environment), self._nofile, output
+                    arguments, self._environment_of(environment), self._starting.nofile, output
                 )
         except OSError as error:
             raise BusError(
@@ -101,7 +114,7 @@ class ServiceLauncher:
         """Where a service is to print; None: where we do."""
         with contextlib.ExitStack() as opened:
             streams = []
-            if self._journals:
+            if self._starting.journals:
                 with contextlib.suppress(OSError):  # there is no journal everywhere
                     for priority in (_INFO, _WARNING):
                         streams.append(journal_stream(name, priority))

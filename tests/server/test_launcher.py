@@ -16,7 +16,7 @@ from afdbus.config.services import Service
 from afdbus.errors import SPAWN_EXEC_FAILED, SPAWN_FILE_INVALID, SPAWN_SERVICE_NOT_FOUND, BusError
 from afdbus.host import systemd
 from afdbus.host.spawn import Child
-from afdbus.server.launcher import ServiceLauncher
+from afdbus.server.launcher import ServiceLauncher, Starting
 from afdbus.server.loop import Loop
 
 NAME = "com.example.Started"
@@ -47,8 +47,8 @@ def loop() -> FakeLoop:
 
 
 def launcher(loop: FakeLoop, **rest: Any) -> ServiceLauncher:
-    given = {"address": "unix:path=/x", "type_": "session", "helper": None, "nofile": None}
-    return ServiceLauncher(cast("Loop", loop), **{**given, "journals": False, **rest})
+    given = {"address": "unix:path=/x", "type_": "session", "helper": None}
+    return ServiceLauncher(cast("Loop", loop), **{**given, **rest})
 
 
 def service(command: str, user: str | None = None) -> Service:
@@ -88,9 +88,7 @@ def test_which_bus_it_is(
     for name in ("SESSION_BUS_ADDRESS", "SYSTEM_BUS_ADDRESS", "STARTER_BUS_TYPE"):
         monkeypatch.delenv(f"DBUS_{name}", raising=False)
     script = f"env >{tmp_path}/out"
-    given = {"address": "unix:path=/x", "helper": None, "nofile": None, "journals": False}
-    started = ServiceLauncher(cast("Loop", loop), type_=type_, **given)  # type: ignore[arg-type]
-    assert run(loop, started, script) is None
+    assert run(loop, launcher(loop, type_=type_), script) is None
     lines = (tmp_path / "out").read_text().splitlines()
     assert ("DBUS_SESSION_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "session")
     assert ("DBUS_SYSTEM_BUS_ADDRESS=unix:path=/x" in lines) is (type_ == "system")
@@ -160,7 +158,8 @@ def read_to_end(journal: socket.socket) -> str:
 
 def test_what_is_printed_goes_to_the_journal(loop: FakeLoop, journal: socket.socket) -> None:
     before = os.listdir("/proc/self/fd")
-    assert run(loop, launcher(loop, journals=True), "echo out; echo err >&2") is None
+    started = launcher(loop, starting=Starting(journals=True))
+    assert run(loop, started, "echo out; echo err >&2") is None
     assert os.listdir("/proc/self/fd") == before
     assert read_to_end(journal) == f"{NAME}\n\n6\n0\n0\n0\n0\nout\n"
     assert read_to_end(journal) == f"{NAME}\n\n4\n0\n0\n0\n0\nerr\n"
@@ -176,5 +175,5 @@ def test_without_a_journal_it_prints_where_we_do(
 ) -> None:
     monkeypatch.setattr(systemd, "JOURNAL", str(tmp_path / "none"))
     script = f"readlink /proc/$$/fd/1 >{tmp_path}/out; readlink /proc/$$/fd/2 >>{tmp_path}/out"
-    assert run(loop, launcher(loop, journals=True), script) is None
+    assert run(loop, launcher(loop, starting=Starting(journals=True)), script) is None
     assert (tmp_path / "out").read_text().splitlines()[-1] == os.readlink("/proc/self/fd/2")
