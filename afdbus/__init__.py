@@ -9,7 +9,7 @@ The rooms, from the ground up (imports go down only):
     host                     the Linux underneath: credentials, users, keyring, log, process
     config                   dbus-1 XML becomes one value (lxml)
     bus                      the bus itself: peers, names, match rules, the road, the driver; no I/O
-    server                   trio: the loop, connections, listeners, timers, signals
+    server                   the loop, alone or in trio, connections, listeners, timers, signals
     client tools cli         the doors
 """
 

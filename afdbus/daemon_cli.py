@@ -1,4 +1,4 @@
-"""`afdbus-daemon`: the command line of dbus-daemon(1), and what has to be done before trio.
+"""`afdbus-daemon`: the command line of dbus-daemon(1), and what is done before the bus serves.
 
 Options, texts and exit statuses are those of dbus-daemon 1.14.  The order of what happens is its
 order too, since launchers rely on it: configuration, pid file looked at, bind, address printed,
@@ -171,9 +171,9 @@ def main(argv: list[str] | None = None) -> int:
     listeners: list[Listener] = []
     try:
         notice = pidfile.check() if pidfile else None
-        listeners = bind_all([options.address] if options.address else config.listen)
         # Until the loop can end in an orderly way they wait; it unblocks them.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        listeners = bind_all([options.address] if options.address else config.listen)
         return _start(options, config, listeners, journal, pidfile, notice)
     except (StartError, AddressError) as error:
         return _fail(journal, str(error))

@@ -1,6 +1,6 @@
 """What a process does once when it becomes a daemon: descriptors, limits, fork, pid file, user.
 
-All of it happens before trio and before any thread, called by `daemon_cli` in dbus-daemon's order.
+All of it happens before any thread, called by `daemon_cli` in dbus-daemon's order.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Trio: the one loop on the message path, connections, listeners, timers and signals."""
+"""The one loop on the message path, connections, listeners, timers and signals; and trio."""

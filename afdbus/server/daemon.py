@@ -1,4 +1,7 @@
-"""The daemon's trio program: one loop, its buses, and the signals."""
+"""The daemon: one loop, its buses, and the signals.
+
+No trio here: all that a daemon waits for is a descriptor in the loop's epoll set or a timer.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import trio
-
 from afdbus.errors import BusError
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
@@ -16,8 +17,9 @@ from afdbus.host.users import Users
 from afdbus.server.buses import Buses
 from afdbus.server.collector import Collector
 from afdbus.server.launcher import Starting
-from afdbus.server.loop import LINGER, Loop
+from afdbus.server.loop import Loop
 from afdbus.server.options import SIGNALS
+from afdbus.server.signals import Signals
 
 if TYPE_CHECKING:
     from afdbus.config.model import Config
@@ -31,13 +33,13 @@ def run_daemon(
 ) -> int:
     """Serve one bus until SIGTERM (or SIGINT); returns the exit status.
 
-    Everything before trio was done by the caller: `listeners` listen, their addresses are printed,
-    privileges are dropped.
+    What comes before was done by the caller: `listeners` listen, their addresses are printed,
+    privileges are dropped, SIGNALS are blocked.
     """
     # Where our starter ignores it, which is inherited, no child can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     daemon = Daemon(options, config, listeners, journal)
-    trio.run(daemon.run)
+    daemon.run()
     return daemon.status
 
 
@@ -50,7 +52,7 @@ class Daemon:
         self.status = 0
         self._options = options
         self._users = Users()
-        self._loop = Loop(journal, LINGER)
+        self._loop = Loop(journal)
         self._buses = Buses(
             self._loop,
             journal,
@@ -59,15 +61,17 @@ class Daemon:
         )
         self._buses.serve(config, options.config_file, listeners)
 
-    async def run(self) -> None:
+    def run(self) -> None:
+        """Serve until the end."""
         self._loop.on_idle = Collector()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._watch_signals)
-            self._report_ready()
-            await self._loop.run()
-            nursery.cancel_scope.cancel()
+        signals = Signals(self._loop, SIGNALS, self._signalled)
+        # Whatever came since the start was kept back until now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._report_ready()
+        self._loop.serve()
         notify("STOPPING=1")
         self._buses.close()
+        signals.close()
         self._loop.close()
 
     def _report_ready(self) -> None:
@@ -77,26 +81,17 @@ class Daemon:
             os.write(fd, b"READY=1\n")
             os.close(fd)
 
-    async def _watch_signals(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(*SIGNALS) as signals:
-            # Whatever came since the start was kept back until now.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    self._reload()
-                    continue
-                if number == signal.SIGINT:
-                    # dbus-daemon leaves its files behind; a shell is told the same.
-                    self.status = 128 + signal.SIGINT
-                self._loop.stop()
-                return
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload()
+            return
+        if number == signal.SIGINT:
+            # dbus-daemon leaves its files behind; a shell is told the same.
+            self.status = 128 + signal.SIGINT
+        self._loop.stop()
 
     def _reload(self) -> None:
         self._users.flush()
         for server in self._buses:
             with contextlib.suppress(BusError):  # the log says why
                 server.reload()
-        self._loop.flush()

@@ -5,7 +5,7 @@ followed.  One text becomes one guid and one or more sockets (a host name with s
 several sockets from systemd).  Of addresses separated by semicolons the first that can be bound
 is taken, as libdbus does; a bus that is to listen on several has several `<listen>` elements.
 
-This runs before trio is imported, so that the address can be printed early.
+Little is imported here, so that the address can be printed early.
 """
 
 from __future__ import annotations

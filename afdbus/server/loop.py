@@ -1,13 +1,12 @@
-"""The one task on the message path, with an epoll set of its own.
+"""The one loop on the message path, with an epoll set of its own.
 
-A trio wake-up costs 7 us hot and 50 us cold; asked once a batch it vanishes.  A pass of the loop
-serves all light peers, flushes, gives one heavy peer (whose last read filled the buffer, or who
-has whole messages left) a turn, flushes, looks at the timers, closes what was farewelled, and
-accepts (P4, P6, P10).  Under load it lets trio's other tasks run every 5 ms.
+A pass serves all light peers, flushes, gives one heavy peer (whose last read filled the buffer, or
+who has whole messages left) a turn, flushes, looks at the timers, closes what was farewelled, and
+accepts (P4, P6, P10).
 
-As a daemon of its own the loop may *linger*: it waits in epoll itself for up to 20 ms before it
-goes back to trio, which halves the cost of a quiet conversation.  That blocks all other tasks
-meanwhile, so a loop that is shared (tests in one process) does not.
+A daemon drives it by itself (`serve`): it needs no other task, and those who start one wait less
+if trio is not even imported, which takes longer than all the rest.  In a trio program it is one of
+trio's tasks (`server/task.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
-
-import trio
 
 from afdbus.server.flush import flush
 from afdbus.server.timers import Timers
@@ -33,9 +30,10 @@ if TYPE_CHECKING:
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
 
-# Seconds.
+# Seconds: without anything to do for so long the loop is idle, and then it waits at most so long.
 LINGER = 0.02
-YIELD = 0.005
+REST = 3600.0
+# As many events as are served in one pass.
 EVENTS = 256
 
 
@@ -49,19 +47,21 @@ class Heavy(Protocol):
 
 
 class Loop:
-    """Descriptors, timers and outboxes of any number of buses.
+    """Descriptors, timers and outboxes of any number of buses."""
 
-    `linger` in seconds, 0 where the loop is shared with other tasks.
-    """
-
-    def __init__(self, journal: Journal, linger: float = 0.0) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.linger = linger
         self.timers = Timers(time.monotonic)
         self.touched: list[Outbox] = []
         self.bugs = 0
         # Called whenever there is nothing to do.
         self.on_idle: Callable[[], None] = lambda: None
+        # Called when there is something to do of which no descriptor tells, for who drives the
+        # loop and sleeps elsewhere than in `step`.
+        self.wake: Callable[[], object] = lambda: None
+        self.stopping = False
+        # The time of the last step.
+        self.now = self.timers.clock()
         self.strict = bool(os.environ.get("AFDBUS_STRICT"))
         self._poller = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -71,8 +71,6 @@ class Loop:
         self._accepts: list[Callable[[], None]] = []
         self._again: list[Callable[[], None]] = []
         self._closing: list[socket] = []
-        self._sleep: trio.CancelScope | None = None
-        self._stopping = False
         self.timers.on_sooner = self._wake
 
     # -- descriptors -------------------------------------------------------------------------
@@ -98,7 +96,7 @@ class Loop:
     def close_later(self, sock: socket) -> None:
         """Close an unregistered socket at the end of the pass, when no event can name it (P6)."""
         self._closing.append(sock)
-        self._wake()
+        self.wake()
 
     # -- the next pass -----------------------------------------------------------------------
 
@@ -116,7 +114,7 @@ class Loop:
     def again(self, deed: Callable[[], None]) -> None:
         """Do this in the next pass, which does not wait."""
         self._again.append(deed)
-        self._wake()
+        self.wake()
 
     def flush(self) -> None:
         """Write what was pushed; for tasks that speak to a bus from outside the loop."""
@@ -124,45 +122,49 @@ class Loop:
             flush(self.touched, self._write_failed)
 
     def stop(self) -> None:
-        """Let `run` return after the current pass."""
-        self._stopping = True
-        self._wake()
+        """Let who drives the loop return after the current step."""
+        self.stopping = True
+        self.wake()
 
     def _wake(self) -> None:
-        if self._sleep is not None:
-            self._sleep.cancel()
+        self.wake()
 
     # -- the loop ----------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until `stop`."""
-        poll = self._poller.poll
+    def fileno(self) -> int:
+        """A descriptor that is readable when `step` has something to do, timers aside."""
+        return self._poller.fileno()
+
+    def serve(self) -> None:
+        """Serve until `stop`, with nobody beside us in this thread."""
+        patience = LINGER
+        while not self.stopping:
+            if self.step(patience):
+                patience = LINGER
+            else:
+                self.on_idle()
+                self.now = self.timers.clock()
+                patience = REST
+        self.stopping = False
+
+    def step(self, patience: float) -> bool:
+        """Wait for at most `patience` seconds and no longer than until a timer is due; do all that
+        is to be done.  Whether there was anything, timers aside.
+        """
         timers = self.timers
-        clock = timers.clock
-        linger = self.linger
-        # A loop that lingers makes the other tasks wait so long anyway.
-        pause = max(YIELD, linger)
-        now = clock()
-        yield_at = now + pause
-        while not self._stopping:
-            if self._heavy or self._again or self.touched or self._closing:
-                events = poll(0, EVENTS)
-            elif linger:
-                events = poll(max(0.0, min(linger, timers.soonest - now)), EVENTS)
-            else:
-                events = poll(0, EVENTS)
-            if events or self._heavy or self._again or self.touched or self._closing:
+        if self._heavy or self._again or self.touched or self._closing:
+            self.one_pass(self._poller.poll(0, EVENTS))
+            idle = False
+        else:
+            delay = max(0.0, min(patience, timers.soonest - self.now))
+            events = self._poller.poll(delay, EVENTS)
+            idle = not events
+            if events:
                 self.one_pass(events)
-                now = clock()
-                if now >= timers.soonest:
-                    self._run_timers()
-                if now >= yield_at:
-                    await trio.lowlevel.checkpoint()
-                    yield_at = now + pause
-            else:
-                await self._idle()
-                now = clock()
-                yield_at = now + pause
+        self.now = timers.clock()
+        if self.now >= timers.soonest:
+            self._run_timers()
+        return not idle
 
     def close(self) -> None:
         """Close the poller; everything should have been unregistered."""
@@ -170,15 +172,6 @@ class Loop:
             sock.close()
         self._closing.clear()
         self._poller.close()
-
-    async def _idle(self) -> None:
-        """Sleep in trio until a descriptor is ready or a timer is due."""
-        self.on_idle()
-        delay = max(0.0, self.timers.soonest - self.timers.clock())
-        with trio.move_on_after(delay) as self._sleep:
-            await trio.lowlevel.wait_readable(self._poller.fileno())
-        self._sleep = None
-        self._run_timers()
 
     def one_pass(self, events: list[tuple[int, int]]) -> None:
         """Serve `events` and everything that waits."""

@@ -330,7 +330,7 @@ OURS = pytest.mark.parametrize("kind", ["afdbus"], indirect=True)
 
 @OURS
 def test_sigterm_at_any_time_is_an_orderly_end(place: Place) -> None:
-    # dbus-daemon has a gap here, but a short one; ours imports trio after the address is printed.
+    # dbus-daemon has a gap here, but a short one; ours still imports when the address is printed.
     config = place.configure()
     delays = (0.0, 0.01, 0.03, 0.05, 0.07, 0.09, 0.1, 0.11, 0.12, 0.13, 0.14, 0.15, 0.17, 0.2)
     for delay in delays:

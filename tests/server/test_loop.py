@@ -1,17 +1,21 @@
-"""The loop beside other tasks, and the garbage collector beside the loop."""
+"""The loop by itself and beside other tasks, and the garbage collector beside the loop."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 import trio.testing
 
 from afdbus.host.journal import Journal
+from afdbus.server import task
 from afdbus.server.collector import WORTH, Collector
 from afdbus.server.loop import Loop
+from afdbus.server.signals import Signals
 
 
 @pytest.fixture
@@ -21,25 +25,139 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
-def test_p23_a_deadline_is_not_lingered_over(loop: Loop) -> None:
-    """A loop that would wait for an hour in epoll still looks at what is due sooner."""
-    loop.linger = 3600.0
-    loop.timers.call_at(loop.timers.clock() + 0.001, loop.stop)
+def alone(loop: Loop) -> None:
+    loop.serve()
 
+
+def in_trio(loop: Loop) -> None:
     async def main() -> None:
-        with trio.fail_after(10):
-            await loop.run()
+        with trio.fail_after(60):
+            await task.run(loop)
 
     trio.run(main)
 
 
+DRIVERS = pytest.mark.parametrize("drive", [alone, in_trio])
+
+
+@DRIVERS
+def test_p10_deadlines_are_met_in_order(loop: Loop, drive: Callable[[Loop], None]) -> None:
+    """An idle loop would wait for an hour, but looks at what is due sooner."""
+    seen: list[str] = []
+    idle: list[str] = []
+    loop.on_idle = lambda: idle.append("idle")
+    now = loop.timers.clock()
+
+    def last() -> None:
+        seen.append("last")
+        loop.stop()
+
+    loop.timers.call_at(now + 0.1, last)
+    loop.timers.call_at(now + 0.05, lambda: seen.append("first"))
+    drive(loop)
+    assert seen == ["first", "last"]
+    assert loop.timers.clock() >= now + 0.1
+    assert idle, "it told that there was nothing to do"
+
+
+@DRIVERS
+def test_stop_ends_it_and_it_can_go_on(loop: Loop, drive: Callable[[Loop], None]) -> None:
+    reader, writer = os.pipe()
+    read: list[bytes] = []
+
+    def receive(_event: int) -> None:
+        read.append(os.read(reader, 1))
+        loop.stop()
+
+    loop.register(reader, receive)
+    os.write(writer, b"ab")
+    drive(loop)
+    assert read == [b"a"]
+    drive(loop)
+    assert read == [b"a", b"b"]
+    loop.unregister(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+@DRIVERS
+def test_deeds_for_the_next_pass_do_not_wait(loop: Loop, drive: Callable[[Loop], None]) -> None:
+    def first() -> None:
+        loop.again(loop.stop)
+
+    loop.again(first)
+    drive(loop)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Whatever a test does with these signals is undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_p10_a_signal_wakes_the_loop(loop: Loop, handlers: None) -> None:
+    """Each is told in the loop, in the order in which they came, and the loop does not sleep on."""
+    came: list[int] = []
+
+    def take(number: int) -> None:
+        came.append(number)
+        if number == signal.SIGUSR2:
+            loop.stop()
+        else:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    signals = Signals(loop, [signal.SIGUSR1, signal.SIGUSR2], take)
+    # as if it came in the moment between the last look and the sleep
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert came == [], "nothing is done between two instructions of somebody else"
+    loop.serve()
+    assert came == [signal.SIGUSR1, signal.SIGUSR2]
+    signals.close()
+
+
+def test_a_signal_from_outside_wakes_a_loop_that_sleeps(loop: Loop, handlers: None) -> None:
+    came: list[int] = []
+
+    def take(number: int) -> None:
+        came.append(number)
+        loop.stop()
+
+    signals = Signals(loop, [signal.SIGUSR1], take)
+    loop.on_idle = lambda: os.kill(os.getpid(), signal.SIGUSR1)
+    loop.serve()
+    assert came == [signal.SIGUSR1]
+    signals.close()
+    os.kill(os.getpid(), signal.SIGUSR1)  # does no harm any more
+
+
+def test_a_bug_at_a_signal_does_not_end_the_loop(
+    loop: Loop, handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "strict", False)
+
+    def take(number: int) -> None:
+        if number == signal.SIGUSR1:
+            raise ZeroDivisionError
+        loop.stop()
+
+    signals = Signals(loop, [signal.SIGUSR1, signal.SIGUSR2], take)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    loop.serve()
+    assert loop.bugs == 1
+    signals.close()
+
+
 def test_p23_a_shared_loop_lets_others_run(loop: Loop) -> None:
-    """Without lingering, an idle loop sleeps in trio, where other tasks wake it."""
+    """An idle loop sleeps in trio, where other tasks wake it."""
 
     async def main() -> None:
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(loop.run)
+                nursery.start_soon(task.run, loop)
                 await trio.testing.wait_all_tasks_blocked()
                 loop.stop()
 
@@ -56,7 +174,7 @@ def test_p10_a_busy_loop_lets_others_run(loop: Loop) -> None:
         again()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(loop.run)
+                nursery.start_soon(task.run, loop)
                 for _ in range(5):
                     await trio.lowlevel.checkpoint()
                 loop.stop()
