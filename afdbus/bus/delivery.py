@@ -14,7 +14,7 @@ from afdbus.bus.judge import FULL, Denial, complaint, judge
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.encode import encode
-from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED
+from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED, SIGNAL
 from afdbus.wire.message import BUS_NAME
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     sender = message.sender
     assert sender is not None
     slot = (header.reply_serial, sender)
-    asked = header.reply_serial != 0 and slot in receiver.calls
+    asked = header.reply_serial != 0 and header.type <= SIGNAL and slot in receiver.calls
+    if asked:
+        # The one deed before the questions: a call is answered even if the answer is refused, and
+        # waits for no other one.  So does dbus-daemon.
+        del receiver.calls[slot]
     refuse(bus, message, receiver, receiver, asked)
     expects = header.type == METHOD_CALL and not header.flags & NO_REPLY_EXPECTED
     if expects:
@@ -60,8 +64,6 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
             "to a client that doesn't support that.",
         )
     overheard = overhearers(bus, message, receiver)
-    if asked:
-        del receiver.calls[slot]
     if expects:
         bus.replies.expect(sender, receiver, message.serial)
     push(message, receiver)

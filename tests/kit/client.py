@@ -31,8 +31,14 @@ class ClosedError(AssertionError):
     """The bus closed the connection while the test waited for something."""
 
 
-def dial(address: str, uid: int | None = None) -> socket.socket:
-    """A connected socket for the first entry of a printed address."""
+def dial(
+    address: str, uid: int | None = None, gids: Sequence[int] | None = None
+) -> socket.socket:
+    """A connected socket for the first entry of a printed address.
+
+    As root one may connect as another user, and as a member of the groups `gids`, the first of
+    which is the primary one.
+    """
     method, _, rest = address.split(";", maxsplit=1)[0].partition(":")
     options = dict(re.findall(r"([a-z]+)=([^,]*)", rest))
     where: Any
@@ -47,6 +53,11 @@ def dial(address: str, uid: int | None = None) -> socket.socket:
         where = (options["host"], int(options["port"]))
     sock.settimeout(TIMEOUT)
     with ExitStack() as undo:
+        if gids is not None:
+            undo.callback(os.setgroups, os.getgroups())
+            os.setgroups(gids[1:])
+            undo.callback(os.setegid, os.getegid())
+            os.setegid(gids[0])
         if uid is not None:
             os.seteuid(uid)
             undo.callback(os.seteuid, 0)
@@ -57,8 +68,10 @@ def dial(address: str, uid: int | None = None) -> socket.socket:
 class RawClient:
     """One connection.  `inbox` holds messages that were read while waiting for another one."""
 
-    def __init__(self, address: str, uid: int | None = None) -> None:
-        self.sock = dial(address, uid)
+    def __init__(
+        self, address: str, uid: int | None = None, gids: Sequence[int] | None = None
+    ) -> None:
+        self.sock = dial(address, uid, gids)
         self.uid = os.geteuid() if uid is None else uid
         self.name = ""
         self.serial = 0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +132,17 @@ class Daemon:
 
     # -- clients
 
-    def dial(self, uid: int | None = None) -> RawClient:
+    def dial(self, uid: int | None = None, gids: Sequence[int] | None = None) -> RawClient:
         """A connection on which nothing was said yet."""
-        client = RawClient(self.address, uid)
+        client = RawClient(self.address, uid, gids)
         self.clients.append(client)
         return client
 
-    def join(self, *, unix_fds: bool = True, uid: int | None = None) -> RawClient:
+    def join(
+        self, *, unix_fds: bool = True, uid: int | None = None, gids: Sequence[int] | None = None
+    ) -> RawClient:
         """A client that is authenticated but has not said Hello."""
-        client = self.dial(uid)
+        client = self.dial(uid, gids)
         client.authenticate(unix_fds)
         return client
 
