@@ -51,6 +51,19 @@ def busconfig(
     return "\n".join([*lines, "</busconfig>", ""])
 
 
+def group_alive(group: int) -> bool:
+    """Whether a process of that process group still runs.
+
+    What has ended and waits for an init that does not care runs no more.
+    """
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
+
+
 class Daemon:
     """A running daemon.  `address` as printed, `pid`, `directory` (its own, removed at the end)."""
 
@@ -211,7 +224,7 @@ class Daemon:
             assert not left, f"sockets left behind: {left}"
             # dbus-daemon's babysitters notice its end by themselves.
             deadline = time.monotonic() + TIMEOUT
-            while self.group_alive():
+            while group_alive(self.pid):
                 assert time.monotonic() < deadline, "processes left behind"
         finally:
             self.abandon(self.process)
@@ -220,18 +233,6 @@ class Daemon:
             for client in self.clients:
                 client.close()
             shutil.rmtree(self.directory)
-
-    def group_alive(self) -> bool:
-        """Whether a process of its group still runs.
-
-        What has ended and waits for an init that does not care runs no more.
-        """
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # gone meanwhile
-                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
-                if int(group) == self.pid and state != "Z":
-                    return True
-        return False
 
     def __enter__(self) -> Daemon:
         return self
