@@ -11,6 +11,52 @@ The rooms, from the ground up (imports go down only):
     bus                      the bus itself: peers, names, match rules, the road, the driver; no I/O
     server                   the loop, alone or in trio, connections, listeners, timers, signals
     client tools cli         the doors
+
+`Host` (for trio) and `ThreadHost` (for all others) make buses inside one's own program.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afdbus.errors import BusClosedError
+    from afdbus.server.host import Host
+    from afdbus.server.hostedbus import BusStatistics, ConnectionInfo, HostedBus
+    from afdbus.server.threadhost import ThreadBus, ThreadHost
+
 __version__ = "0.1.0"
+
+# Imported when first asked for: importing afdbus costs next to nothing, trio does not.
+_WHERE = {
+    "BusClosedError": "errors",
+    "BusStatistics": "server.hostedbus",
+    "ConnectionInfo": "server.hostedbus",
+    "Host": "server.host",
+    "HostedBus": "server.hostedbus",
+    "ThreadBus": "server.threadhost",
+    "ThreadHost": "server.threadhost",
+}
+
+__all__ = [
+    "BusClosedError",
+    "BusStatistics",
+    "ConnectionInfo",
+    "Host",
+    "HostedBus",
+    "ThreadBus",
+    "ThreadHost",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]

@@ -28,7 +28,8 @@ from afdbus.host.process import (
     print_line,
     raise_fd_limit,
 )
-from afdbus.server.listeners import Listener, bind_all, printable
+from afdbus.server.listener import Listener
+from afdbus.server.listeners import bind_all, printable
 from afdbus.server.options import SIGNALS, Options
 
 if TYPE_CHECKING:

@@ -57,6 +57,10 @@ class ConfigError(Exception):
         return f"{where}: {self.text}"
 
 
+class BusClosedError(Exception):
+    """The bus, or its whole host, was closed."""
+
+
 class AddressError(ValueError):
     """A D-Bus address that cannot be parsed, or not be listened on or connected to."""
 

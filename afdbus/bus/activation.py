@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery, systemd
 from afdbus.bus import message as messages
+from afdbus.bus.driver.privilege import check_real
 from afdbus.errors import LIMITS_EXCEEDED, SERVICE_UNKNOWN, TIMED_OUT, BusError
 from afdbus.wire.encode import encode
 from afdbus.wire.message import BUS_INTERFACE
@@ -136,6 +137,7 @@ class Activations:
         pending = Pending(name, service)
         if service is not None:
             assert sender is not None  # the bus itself wants nobody but systemd
+            check_real(sender, "start services")
             if bus.systemd_activation and service.systemd_service is not None:
                 self._hand_over(name, service.systemd_service, sender)
             else:

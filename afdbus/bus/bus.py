@@ -19,6 +19,7 @@ from afdbus.errors import NO_REPLY, BusError
 
 if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
+    from afdbus.bus.message import Message
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
     from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services
@@ -81,6 +82,11 @@ class Bus:
         self.eavesdropping = MatchIndex()
         self.monitor_rules = MatchIndex()
         self.monitors: dict[Peer, list[MatchRule]] = {}
+        # Whoever made the bus may be shown all that monitors can see, and be told of new owners.
+        self.tap: Callable[[Message], None] | None = None
+        self.on_owner: Callable[[str], None] = lambda name: None
+        # Somebody sees every message: none may take the road, which shows them to nobody.
+        self.watched = False
         self.replies = Replies(self)
         self.activations = Activations(self)
         self.versions = Versions()
@@ -241,11 +247,19 @@ class Bus:
         self.monitors[peer] = rules
         for rule in rules:
             self.monitor_rules.add(peer, rule)
+        self.watched = True
         self.forget_plans()
 
     def remove_monitor(self, peer: Peer) -> None:
         for rule in self.monitors.pop(peer, ()):
             self.monitor_rules.remove(peer, rule)
+        self.watched = bool(self.monitors) or self.tap is not None
+
+    def watch(self, tap: Callable[[Message], None]) -> None:
+        """Call `tap` with every message that a monitor without rules would see."""
+        self.tap = tap
+        self.watched = True
+        self.forget_plans()
 
     def forget_plans(self) -> None:
         """Every decision may be another now."""

@@ -158,8 +158,10 @@ def overhearers(bus: Bus, message: Message, addressed: Peer | None) -> list[Peer
 
 def capture(bus: Bus, message: Message, addressed: Peer | None) -> None:
     """Show a message to the monitors, before anything else is done with it."""
-    if not bus.monitors:
+    if not bus.watched:
         return
+    if bus.tap is not None:
+        bus.tap(message)
     for peer in matching(bus, bus.monitor_rules, message, addressed):
         if message.header.unix_fds and not peer.can_fds:
             continue
@@ -187,7 +189,7 @@ def show_refusal(
 
     Driver broadcasts, too: there 1.14.10 would abort (CVE-2023-34969 and what it left open).
     """
-    if not bus.monitors:
+    if not bus.watched:
         return
     to = BUS_NAME if message.sender is None else message.sender.name
     text = complaint(denial, message, receiver, requested)
@@ -207,7 +209,7 @@ def broadcast_own(
 ) -> None:
     """Broadcast a signal of the driver; marshalled only if anybody may want it."""
     header = messages.own_signal_header(interface, member, signature)
-    if not bus.monitors and not bus.rules.cells(header, (BUS_NAME,)):
+    if not bus.watched and not bus.rules.cells(header, (BUS_NAME,)):
         return
     body = encode(signature, *values)
     message = messages.own_signal(bus.next_serial(), None, interface, member, signature, body)

@@ -25,7 +25,7 @@ def announce(bus: Bus, change: NameChange) -> None:
             peer.changed()
     old, new = change.old, change.new
     # Who is leaving hears nothing more, but monitors see that it was told.
-    if old is not None and (old.alive or bus.monitors):
+    if old is not None and (old.alive or bus.watched):
         _tell(bus, old, "NameLost", change.name)
     delivery.broadcast_own(
         bus,
@@ -35,6 +35,7 @@ def announce(bus: Bus, change: NameChange) -> None:
         (change.name, old.name if old else "", new.name if new else ""),
     )
     if new is not None:
+        bus.on_owner(change.name)
         bus.activations.answer(change.name)
         _tell(bus, new, "NameAcquired", change.name)
         bus.activations.deliver(change.name, new)

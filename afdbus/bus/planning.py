@@ -35,7 +35,7 @@ def may_plan(bus: Bus, message: Message, header_size: int) -> bool:
         and len(header.path or "") <= plans.MAX_VALUE
         and not header.unix_fds
         and not message.logged
-        and not bus.monitors
+        and not bus.watched
         and not bus.eavesdropping
     )
 

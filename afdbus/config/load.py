@@ -7,8 +7,9 @@ their rules, and the values they override, take that place in the reading order.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
-from afdbus.config.document import Element, read
+from afdbus.config.document import Element, parse, read
 from afdbus.config.draft import Draft
 from afdbus.config.elements import add_element, wants_text
 from afdbus.config.model import Config, MissingFile
@@ -27,18 +28,40 @@ MAX_DEPTH = 64
 _SELINUX_ROOT = "/etc/selinux/targeted"
 
 
+class Text(NamedTuple):
+    """A configuration that is in no file; `name` is what errors and rules call it."""
+
+    name: str
+    text: str
+
+
 def load(path: str) -> Config:
-    """The configuration in the file `path`.
+    """The configuration in the file `path`, which must say where to listen.
 
     Raises `ConfigError`, which names file, line and the offending text (`MissingFile` if a file
     is not there).  What is skipped is told in `Config.warnings`.
     """
-    reader = _Reader()
-    draft = reader.file(path, Limits())
-    if not draft.listen:
+    config = compose(path)
+    if not config.listen:
         raise ConfigError(
             "Configuration file needs one or more <listen> elements giving addresses", path
         )
+    return config
+
+
+def compose(*parts: str | Text) -> Config:
+    """The configuration that the parts, files by their paths or texts, make up in this order.
+
+    Raises like `load`.
+    """
+    reader = _Reader()
+    draft = Draft(Limits())
+    for part in parts:
+        draft.absorb(reader.part(part, draft.limits))
+    return _finished(draft, reader)
+
+
+def _finished(draft: Draft, reader: _Reader) -> Config:
     directories = [*draft.directories, *(d.path for d in draft.servicedirs.values() if d.watched)]
     return Config(
         type=draft.type,
@@ -81,16 +104,24 @@ class _Reader:
         self._including: list[str] = []  # paths as spelled, the innermost last
         self._open: list[tuple[int, int, str]] = []  # their devices, inodes and real folders
 
+    def part(self, part: str | Text, limits: Limits) -> Draft:
+        """What a file or a text says, where `limits` hold so far."""
+        if isinstance(part, str):
+            return self.file(part, limits)
+        return self._root(parse(part.text.encode(), part.name), part.name, Draft(limits))
+
     def file(self, path: str, limits: Limits) -> Draft:
         """What a file says, where `limits` hold so far."""
-        root = read(path)
+        draft = Draft(limits)
+        draft.files.append(path)
+        return self._root(read(path), path, draft)
+
+    def _root(self, root: Element, path: str, draft: Draft) -> Draft:
         place = Place(path, root.line, self.warnings)
         if root.name != "busconfig":
             raise place.error(f"Unknown element <{root.name}> at root of configuration file")
         check_attributes(root, (), place)
         no_text(root, place)
-        draft = Draft(limits)
-        draft.files.append(path)
         for element in root.children:
             if element.name == "policy":
                 add_policy(draft, element, self.users, place)

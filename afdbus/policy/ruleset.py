@@ -81,10 +81,15 @@ class Ruleset:
         Groups are those of the user database, not the process's, and a user that the database
         does not know is refused whatever the rules say: so does dbus-daemon.  Whoever comes
         without a uid is not a question for the rules (see `<allow_anonymous>`) and is refused.
+        Whom a test made up is in the groups that it says, and welcome where no rule is about that.
         """
         if identity.uid is None:
             return Verdict(False)
-        groups = self._users.groups_of(identity.uid)
+        if identity.virtual and not self._connect:
+            return Verdict(True)
+        groups: Sequence[int] | None = identity.gids if identity.virtual else None
+        if groups is None:
+            groups = self._users.groups_of(identity.uid)
         if groups is None:
             return Verdict(False)
         verdict = Verdict(identity.uid == own_uid)

@@ -6,7 +6,7 @@ They share the loop, the log and the keyring, and nothing that a client could se
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.server.busserver import BusServer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from afdbus.bus.ports import Journal
     from afdbus.config.model import Config
     from afdbus.sasl.mechanisms import Keyring
-    from afdbus.server.listeners import Listener
+    from afdbus.server.listener import Listener
     from afdbus.server.loop import Loop
 
 
@@ -43,16 +43,27 @@ class Buses:
     def __iter__(self) -> Iterator[BusServer]:
         return iter(list(self._servers))
 
-    def serve(self, config: Config, config_file: str, listeners: list[Listener]) -> BusServer:
-        """Serve a new bus on `listeners`, which are its own from now on."""
+    def serve(
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        listeners: list[Listener],
+        *,
+        guid: str | None = None,
+        journal: Journal | None = None,
+    ) -> BusServer:
+        """Serve a new bus on `listeners`, which are its own from now on.
+
+        `reread` is what a reload calls; `guid` is the bus's id, `journal` its log if not ours.
+        """
         server = BusServer(
             self._loop,
             config,
-            config_file,
+            reread,
             listeners,
-            guid=new_guid(),
+            guid=guid or new_guid(),
             own_uid=os.geteuid(),
-            journal=self._journal,
+            journal=journal or self._journal,
             keyring=self._keyring,
             starting=self._starting,
         )
@@ -68,3 +79,9 @@ class Buses:
         """Close them all."""
         for server in self:
             self.close_one(server)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of their sockets, and tell nobody."""
+        for server in self:
+            server.abandon()
+        self._servers.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.bus.bus import Bus
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from afdbus.bus.ports import Journal
     from afdbus.config.model import Config
     from afdbus.sasl.mechanisms import Keyring
-    from afdbus.server.listeners import Listener
+    from afdbus.server.listener import Listener
     from afdbus.server.loop import Loop
 
 # Newcomers accepted in one pass, so that a crowd at the door holds up nobody inside (P4).
@@ -37,15 +38,15 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class BusServer:
     """Accepts, greets and watches the connections of one bus.
 
-    `config_file` is what a reload reads again.  `own_uid` is the user the daemon runs as.
-    `starting` is how its services are started.
+    `reread` gives the configuration that a reload is to bring; raises ConfigError.  `own_uid` is
+    the user the daemon runs as.  `starting` is how its services are started.
     """
 
     def __init__(
         self,
         loop: Loop,
         config: Config,
-        config_file: str,
+        reread: Callable[[], Config],
         listeners: list[Listener],
         *,
         guid: str,
@@ -73,7 +74,7 @@ class BusServer:
         )
         self._services = ServiceFiles(journal.warning)
         self._services.reload(config.servicedirs)
-        self._configuration = Configuration(config, config_file, self._services, journal)
+        self._configuration = Configuration(config, reread, self._services, journal)
         self._launcher = ServiceLauncher(
             loop,
             address=printable(listeners),
@@ -157,7 +158,15 @@ class BusServer:
         except OSError:
             sock.close()  # gone already
             return
-        connection = Connection(self, sock, identity, listener)
+        self._greet(Connection(self, sock, identity, listener))
+
+    def adopt(self, sock: socket.socket, identity: Identity) -> None:
+        """Take one end of a socket pair, which is ours from now on, for a newcomer that is
+        `identity`."""
+        sock.setblocking(False)
+        self._greet(Connection(self, sock, identity, self._listeners[0]))
+
+    def _greet(self, connection: Connection) -> None:
         self._connections[connection] = None
         self._incomplete.add(connection)
         self.loop.register(connection.fd, connection.on_event, connection)
@@ -211,6 +220,11 @@ class BusServer:
 
     # -- the bus's host ------------------------------------------------------------------------
 
+    @property
+    def children(self) -> list[int]:
+        """The processes of the services that were started and have not ended."""
+        return self._launcher.children
+
     def machine_id(self) -> str:
         return machine_id()
 
@@ -243,3 +257,11 @@ class BusServer:
         self.loop.flush()
         for listener in self._listeners:
             listener.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of the sockets, and tell nobody."""
+        self._launcher.abandon()
+        for connection in self._connections:
+            connection.sock.close()
+        for listener in self._listeners:
+            listener.socket.close()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from afdbus.bus import lifecycle
 from afdbus.bus.road import travel
 from afdbus.errors import ProtocolViolation
-from afdbus.identity import Identity
 from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
 from afdbus.server.greeting import HANDSHAKE_READ, Greeting
@@ -24,8 +23,9 @@ from afdbus.wire.framing import LARGE
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
+    from afdbus.identity import Identity
     from afdbus.server.busserver import BusServer
-    from afdbus.server.listeners import Listener
+    from afdbus.server.listener import Listener
 
 # What one read of a heavy peer asks for, so that a flood is served in small turns (P4).
 HEAVY_READ = 16 * 1024
@@ -196,7 +196,7 @@ class Connection:
         identity = self._identity
         if handshake.uid != identity.uid:
             # Whoever it says it is, the process is known.
-            identity = Identity(uid=handshake.uid, pid=identity.pid, command=identity.command)
+            identity = identity._replace(uid=handshake.uid, gid=None, gids=None, label=None)
         if not self._server.admits(identity, handshake.mechanism):
             self.close()
             return

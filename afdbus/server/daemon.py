@@ -10,6 +10,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from afdbus.config.load import load
 from afdbus.errors import BusError
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
@@ -24,7 +25,7 @@ from afdbus.server.signals import Signals
 if TYPE_CHECKING:
     from afdbus.config.model import Config
     from afdbus.host.journal import Journal
-    from afdbus.server.listeners import Listener
+    from afdbus.server.listener import Listener
     from afdbus.server.options import Options
 
 
@@ -59,7 +60,7 @@ class Daemon:
             CookieKeyring(self._users),
             Starting(options.nofile, journal.syslog, options.systemd_activation),
         )
-        self._buses.serve(config, options.config_file, listeners)
+        self._buses.serve(config, lambda: load(options.config_file), listeners)
 
     def run(self) -> None:
         """Serve until the end."""

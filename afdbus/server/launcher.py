@@ -73,6 +73,11 @@ class ServiceLauncher:
         self._children: dict[int, Child] = {}
 
     @property
+    def children(self) -> list[int]:
+        """The processes that were started and have not ended."""
+        return [child.pid for child in self._children.values()]
+
+    @property
     def uses_helper(self) -> bool:
         return self._helper is not None
 
@@ -139,4 +144,9 @@ class ServiceLauncher:
         """Watch nobody any more."""
         for child in list(self._children.values()):
             self._forget(child)
+            child.leave()
+
+    def abandon(self) -> None:
+        """In a forked child: they are not ours."""
+        for child in self._children.values():
             child.leave()

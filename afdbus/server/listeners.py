@@ -19,6 +19,7 @@ from typing import Any
 
 from afdbus.errors import AddressError
 from afdbus.host.systemd import listen_fds
+from afdbus.server.listener import File, Listener
 from afdbus.wire.address import Address, new_guid, parse
 
 # libdbus's limit for a path, or for an abstract name with the NUL before it; its clients have the
@@ -31,43 +32,6 @@ _FAMILIES = {
     "ipv4": socket.AF_INET,
     "ipv6": socket.AF_INET6,
 }
-
-
-class Listener:
-    """One listening socket, which it owns, and the files that belong to it.
-
-    `address`: what a client connects to, without guid; `str` gives it with the guid.  `method`:
-    the method it was bound by ("systemd" says nothing about the kind of socket).  `nonce`: what a
-    client has to send first, None except for nonce-tcp.
-    """
-
-    __slots__ = ("_files", "address", "guid", "method", "nonce", "socket")
-
-    def __init__(
-        self,
-        listening: socket.socket,
-        address: Address,
-        guid: str,
-        method: str,
-        files: Iterable[_File] = (),
-        nonce: bytes | None = None,
-    ) -> None:
-        listening.setblocking(False)
-        self.socket = listening
-        self.address = str(address)
-        self.guid = guid
-        self.method = method
-        self.nonce = nonce
-        self._files = tuple(files)
-
-    def __str__(self) -> str:
-        return f"{self.address},guid={self.guid}"
-
-    def close(self) -> None:
-        """Listen no more; remove our files, unless something else has taken their place."""
-        self.socket.close()
-        for file in self._files:
-            file.remove()
 
 
 def bind_all(texts: Iterable[str]) -> list[Listener]:
@@ -115,26 +79,6 @@ class _UnavailableError(AddressError):
     """A sound address that cannot be bound here and now: the next one is tried."""
 
 
-class _File:
-    """A file or directory we made: it is removed only if it is still the same one."""
-
-    __slots__ = ("_identity", "_path")
-
-    def __init__(self, path: str) -> None:
-        # absolute, since a daemon changes its directory
-        self._path = os.path.abspath(path)
-        status = os.lstat(self._path)
-        self._identity = (status.st_dev, status.st_ino)
-
-    def remove(self) -> None:
-        # It may be gone already, or be out of our reach since privileges were dropped.
-        with contextlib.suppress(OSError):
-            status = os.lstat(self._path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                remove = os.rmdir if stat.S_ISDIR(status.st_mode) else os.unlink
-                remove(self._path)
-
-
 # unix:
 
 
@@ -158,7 +102,7 @@ def _unix_path(path: str, guid: str) -> Listener:
         raise _UnavailableError("Socket name too long")
     _remove_stale(path)
     listening = _bound_unix(path, path)
-    file = _File(path)
+    file = File(path)
     # Who may connect is decided by authentication and by the directory.  Where modes cannot be
     # set, go on: it may be good enough.
     with contextlib.suppress(OSError):
@@ -243,7 +187,7 @@ def _tcp(address: Address, guid: str) -> list[Listener]:
     if len(families) == 1:
         told["family"] = "ipv4" if socket.AF_INET in families else "ipv6"
     nonce: bytes | None = None
-    files: list[_File] = []
+    files: list[File] = []
     if address.method == "nonce-tcp":
         nonce = os.urandom(_NONCE_BYTES)
         # A given `noncefile` is not looked at: it is for connectable addresses (specification).
@@ -307,7 +251,7 @@ def _listening_tcp(family: int, where: tuple[Any, ...], v6_only: bool) -> socket
     return listening
 
 
-def _write_nonce(nonce: bytes, sockets: list[socket.socket]) -> tuple[str, list[_File]]:
+def _write_nonce(nonce: bytes, sockets: list[socket.socket]) -> tuple[str, list[File]]:
     """Write the nonce where only our user can read it; its path, and what is to be removed."""
     temporary = next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")
     directory = os.path.join(temporary, "dbus_nonce-" + _random_name(8))
@@ -321,7 +265,7 @@ def _write_nonce(nonce: bytes, sockets: list[socket.socket]) -> tuple[str, list[
         for listening in sockets:
             listening.close()
         raise _UnavailableError(f"Could not write nonce file {path}: {error.strerror}") from None
-    return path, [_File(path), _File(directory)]
+    return path, [File(path), File(directory)]
 
 
 # systemd:

@@ -7,10 +7,10 @@ the old configuration as it was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.bus import activation
-from afdbus.config.load import load
 from afdbus.config.model import MissingFile
 from afdbus.errors import FAILED, FILE_NOT_FOUND, BusError, ConfigError
 
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
 
 class Configuration:
-    """What holds for one bus; `config` is the value as of now, `file` where it is read again."""
+    """What holds for one bus; `config` is the value as of now, `reread` gives the next one or
+    raises ConfigError."""
 
-    __slots__ = ("_journal", "_services", "config", "file")
+    __slots__ = ("_journal", "_reread", "_services", "config")
 
     def __init__(
-        self, config: Config, file: str, services: ServiceFiles, journal: Journal
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        services: ServiceFiles,
+        journal: Journal,
     ) -> None:
         self.config = config
-        self.file = file
+        self._reread = reread
         self._services = services
         self._journal = journal
 
@@ -40,7 +45,7 @@ class Configuration:
         The log is told in either case.
         """
         try:
-            self._swap(bus, _read(self.file))
+            self._swap(bus, self._read())
         except BusError as error:
             self._journal.info(f"Unable to reload configuration: {error.text}")
             raise
@@ -67,11 +72,10 @@ class Configuration:
         )
         self._journal.info("Reloaded configuration")
 
-
-def _read(file: str) -> Config:
-    try:
-        return load(file)
-    except MissingFile as error:
-        raise BusError(FILE_NOT_FOUND, str(error)) from error
-    except ConfigError as error:
-        raise BusError(FAILED, str(error)) from error
+    def _read(self) -> Config:
+        try:
+            return self._reread()
+        except MissingFile as error:
+            raise BusError(FILE_NOT_FOUND, str(error)) from error
+        except ConfigError as error:
+            raise BusError(FAILED, str(error)) from error

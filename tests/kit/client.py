@@ -61,17 +61,25 @@ def dial(
         if uid is not None:
             os.seteuid(uid)
             undo.callback(os.seteuid, 0)
-        sock.connect(where)
+        try:
+            sock.connect(where)
+        except OSError:
+            sock.close()
+            raise
     return sock
 
 
 class RawClient:
-    """One connection.  `inbox` holds messages that were read while waiting for another one."""
+    """One connection: to an address, or by a socket that is connected already."""
 
     def __init__(
-        self, address: str, uid: int | None = None, gids: Sequence[int] | None = None
+        self,
+        where: str | socket.socket,
+        uid: int | None = None,
+        gids: Sequence[int] | None = None,
     ) -> None:
-        self.sock = dial(address, uid, gids)
+        self.sock = dial(where, uid, gids) if isinstance(where, str) else where
+        self.sock.settimeout(TIMEOUT)
         self.uid = os.geteuid() if uid is None else uid
         self.name = ""
         self.serial = 0
@@ -155,6 +163,11 @@ class RawClient:
             assert self.read_line() == "AGREE_UNIX_FD"
         self.send_line("BEGIN")
         return answer[3:]
+
+    def join(self) -> str:
+        """The handshake, then Hello; answers the unique name."""
+        self.authenticate()
+        return self.hello()
 
     def hello(self) -> str:
         """Say Hello; the two messages that answer it are read and checked."""

@@ -27,8 +27,8 @@ class Served:
         journal = Journal()
         self.loop = Loop(journal)
         self.server = BusServer(
-            self.loop, load(str(file)), str(file), [], guid="1" * 32, own_uid=0, journal=journal,
-            keyring=None,
+            self.loop, load(str(file)), lambda: load(str(file)), [], guid="1" * 32, own_uid=0,
+            journal=journal, keyring=None,
         )  # fmt: skip
         ours, self.client = socket.socketpair()
         # as small as the kernel lets it be

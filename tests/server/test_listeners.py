@@ -19,7 +19,8 @@ import pytest
 from kit import busconfig
 
 from afdbus.errors import AddressError
-from afdbus.server.listeners import Listener, bind, bind_all, printable
+from afdbus.server.listener import Listener
+from afdbus.server.listeners import bind, bind_all, printable
 
 GUID = re.compile(r",guid=[0-9a-f]{32}$")
 

@@ -122,7 +122,7 @@ def planned(
         return
     assert answer is not None  # no plan stands for a method that may answer later
     box = peer.outbox
-    if isinstance(answer, bytes) and not box.blocked and not peer.bus.monitors:
+    if isinstance(answer, bytes) and not box.blocked and not peer.bus.watched:
         allowed = peer.may_have_replies
         if allowed is None:
             allowed = peer.may_have_replies = _may_have_replies(peer)

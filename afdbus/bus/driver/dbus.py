@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import activation, lifecycle, match, ownership
-from afdbus.bus.driver.privilege import check_privileged
+from afdbus.bus.driver.privilege import check_privileged, check_real
 from afdbus.bus.driver.table import Answer
 from afdbus.errors import (
     ACCESS_DENIED,
@@ -113,6 +113,7 @@ def start_service_by_name(peer: Peer, call: Message, name: str, flags: int) -> A
 def update_activation_environment(
     peer: Peer, header: Header, environment: dict[str, str]
 ) -> Answer:
+    check_real(peer, "set the environment of services")
     bus = peer.bus
     if bus.launcher.uses_helper:
         raise BusError(ACCESS_DENIED, "Cannot change activation environment on a system bus.")
@@ -180,6 +181,7 @@ def list_queued_owners(peer: Peer, header: Header, name: str) -> Answer:
 
 
 def reload_config(peer: Peer, header: Header) -> Answer:
+    check_real(peer, "reload the configuration")
     peer.bus.host.reload()
     return b""
 

@@ -1,4 +1,4 @@
-"""What only root and the daemon's own user may ask of the driver, whatever policy says."""
+"""What not everybody may ask of the driver, whatever policy says."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def check_privileged(peer: Peer, header: Header) -> None:
     )
     bus.journal.security(text)
     raise BusError(ACCESS_DENIED, text)
+
+
+def check_real(peer: Peer, deed: str) -> None:
+    """Raises AccessDenied, and logs it, if the peer's identity was made up by a test (P38).
+
+    For all that acts outside the bus, whoever the peer pretends to be.
+    """
+    if peer.identity.virtual:
+        text = f"{peer.name} has a virtual identity and may not {deed}"
+        peer.bus.journal.security(text)
+        raise BusError(ACCESS_DENIED, text)

@@ -1,0 +1,71 @@
+"""One listening socket, with the files that were made for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+    from afdbus.wire.address import Address
+
+
+class File:
+    """A file or directory we made: it is removed only if it is still the same one."""
+
+    __slots__ = ("_identity", "_path")
+
+    def __init__(self, path: str) -> None:
+        # absolute, since a daemon changes its directory
+        self._path = os.path.abspath(path)
+        status = os.lstat(self._path)
+        self._identity = (status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        # It may be gone already, or be out of our reach since privileges were dropped.
+        with contextlib.suppress(OSError):
+            status = os.lstat(self._path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                remove = os.rmdir if stat.S_ISDIR(status.st_mode) else os.unlink
+                remove(self._path)
+
+
+class Listener:
+    """One listening socket, which it owns, and the files that belong to it.
+
+    `address`: what a client connects to, without guid; `str` gives it with the guid.  `method`:
+    the method it was bound by ("systemd" says nothing about the kind of socket).  `nonce`: what a
+    client has to send first, None except for nonce-tcp.
+    """
+
+    __slots__ = ("_files", "address", "guid", "method", "nonce", "socket")
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        address: Address,
+        guid: str,
+        method: str,
+        files: Iterable[File] = (),
+        nonce: bytes | None = None,
+    ) -> None:
+        listening.setblocking(False)
+        self.socket = listening
+        self.address = str(address)
+        self.guid = guid
+        self.method = method
+        self.nonce = nonce
+        self._files = tuple(files)
+
+    def __str__(self) -> str:
+        return f"{self.address},guid={self.guid}"
+
+    def close(self) -> None:
+        """Listen no more; remove our files, unless something else has taken their place."""
+        self.socket.close()
+        for file in self._files:
+            file.remove()
