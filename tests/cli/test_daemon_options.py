@@ -200,7 +200,7 @@ def test_what_fails_after_the_configuration_was_read(
     )
     assert done.returncode == 1
     assert f"Failed to start message bus: {complaint}" in re.sub(
-        r'The pid file ".*" |/.*bus\.conf:?\d*: ', "", done.stderr
+        r'The pid file ".*" |Error in file /.*bus\.conf(, line \d+)?: ', "", done.stderr
     )
     assert done.stdout.startswith("unix:path=/tmp/dbus-") is printed
     left = re.match("unix:path=([^,]+),", done.stdout)
