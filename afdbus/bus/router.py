@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from afdbus.bus import activation, delivery, planning
+from afdbus.bus import activation, delivery, planning, systemd
 from afdbus.bus.driver import calls, local
 from afdbus.errors import ACCESS_DENIED, NAME_HAS_NO_OWNER, BusError, ProtocolViolation
 from afdbus.wire.header import METHOD_CALL, NO_AUTO_START, SIGNAL, TYPE_NAMES
@@ -46,6 +46,12 @@ def _route(bus: Bus, message: Message) -> Plan | None:
         local.answer(bus, message)
         return None
     if destination == BUS_NAME:
+        if systemd.is_failure(header):
+            try:
+                return _to_driver(bus, message)
+            finally:
+                # Monitors see first whom it concerns, as there.
+                delivery.capture(bus, message, None)
         delivery.capture(bus, message, None)
         return _to_driver(bus, message)
     if not sender.name:
@@ -56,12 +62,16 @@ def _route(bus: Bus, message: Message) -> Plan | None:
         cells, receivers, denied = delivery.broadcast(bus, message)
         return planning.plan_broadcast(bus, message, cells, receivers, denied)
     receiver = bus.names.owners.get(destination)
-    delivery.capture(bus, message, receiver)
     if receiver is None:
-        if header.flags & NO_AUTO_START:
-            raise BusError(NAME_HAS_NO_OWNER, f'Name "{destination}" does not exist')
-        activation.activate(bus, message, destination)
+        try:
+            if header.flags & NO_AUTO_START:
+                raise BusError(NAME_HAS_NO_OWNER, f'Name "{destination}" does not exist')
+            activation.activate(bus, message, destination)
+        finally:
+            # Monitors see first what systemd is asked for, as there.
+            delivery.capture(bus, message, None)
         return None
+    delivery.capture(bus, message, receiver)
     delivery.to_peer(bus, message, receiver)
     return planning.plan_unicast(message, receiver)
 

@@ -72,6 +72,15 @@ def _own(
     return Message(header, None, serial, head, body)
 
 
+def is_failure(header: Header) -> bool:
+    """Whether it is an ActivationFailure."""
+    return (
+        header.type == SIGNAL
+        and header.interface == ACTIVATOR
+        and header.member == "ActivationFailure"
+    )
+
+
 def activation_failed(bus: Bus, message: Message) -> None:
     """ActivationFailure: a unit cannot be started.  Raises BusError for who has no say in it.
 

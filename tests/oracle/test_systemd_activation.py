@@ -371,12 +371,23 @@ def test_monitors_see_what_systemd_is_asked_for_when_it_is(daemon: Daemon) -> No
     alice.send(peer_call(NAME, "A"))
     answer = alice.ask(call("GetId"))
     seen = watcher.read_until(lambda m: m.raw == answer.raw, "the answer to GetId")
-    # dbus-daemon shows first what it has made of the call
-    assert {message.member for message in seen} >= {"A", "ActivationRequest"}
+    at = next(n for n, message in enumerate(seen) if message.member == "A")
+    assert seen[at - 1].brief == ASKED
     manager = systemd(daemon)
     answer = manager.ask(call("GetId"))
     seen = watcher.read_until(lambda m: m.raw == answer.raw, "the answer to GetId")
     assert "ActivationRequest" not in [message.member for message in seen]
+
+
+def test_monitors_see_who_fails_before_systemd_says_so(daemon: Daemon) -> None:
+    alice, watcher = join(daemon, 2)
+    manager = systemd(daemon)
+    alice.send(peer_call(NAME, "A"))
+    alice.sync()
+    watcher.exchange(call("BecomeMonitor", "asu", [], 0, interface=f"{BUS}.Monitoring"))
+    manager.send(failure("unit.service"))
+    seen = watcher.read_until(lambda m: m.member == "ActivationFailure", "the failure")
+    assert seen[-2].brief == ("error", "com.example.Error.Failed", "%s")
 
 
 def test_who_eavesdrops_hears_it_when_it_is_delivered(daemon: Daemon) -> None:

@@ -19,7 +19,7 @@ from afdbus.errors import (
     BusError,
 )
 from afdbus.wire.decode import decode
-from afdbus.wire.header import METHOD_CALL, SIGNAL, Header, stamp
+from afdbus.wire.header import METHOD_CALL, Header, stamp
 from afdbus.wire.message import BUS_NAME, BUS_PATH, method_return
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ def handle(bus: Bus, message: Message) -> Method | None:
     header = message.header
     peer = message.sender
     assert peer is not None
-    if header.type == SIGNAL and (header.interface, header.member) == (
-        systemd.ACTIVATOR,
-        "ActivationFailure",
-    ):
+    if systemd.is_failure(header):
         systemd.activation_failed(bus, message)
         return None
     if header.type != METHOD_CALL:
