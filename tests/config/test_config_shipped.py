@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from afdbus.config import paths
 from afdbus.config.load import load
-from afdbus.config.paths import session_config, system_config
+from afdbus.config.paths import shipped, system_config
 from afdbus.policy.rules import Rule
 
 DEBIAN = "/usr/share/dbus-1/%s.conf"
-OURS = {"session": session_config, "system": system_config}
 
 
 def without_place(rules: object) -> object:
@@ -28,7 +28,7 @@ def test_ours_is_debian_s(name: str) -> None:
     path = DEBIAN % name
     if not os.path.exists(path):
         pytest.skip(f"no {path} to compare with")
-    ours, theirs = load(OURS[name]()), load(path)
+    ours, theirs = load(shipped(f"{name}.conf")), load(path)
     for field in ours._fields:
         if field not in ("ruleset", "files", "warnings"):
             assert getattr(ours, field) == getattr(theirs, field), field
@@ -39,10 +39,21 @@ def test_ours_is_debian_s(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["session", "system"])
 def test_it_is_found_in_the_source_tree(name: str) -> None:
-    path = Path(OURS[name]())
+    path = Path(shipped(f"{name}.conf"))
     assert path.is_file()
     assert path.name == f"{name}.conf"
     assert load(str(path)).type == name
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_distribution_knows_the_user_of_its_system_bus(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "system.conf"
+    monkeypatch.setattr(paths, "_SYSTEM", str(file))
+    if there:
+        file.touch()
+    assert system_config() == (str(file) if there else shipped("system.conf"))
 
 
 def test_debian_s_service_files_are_understood() -> None:

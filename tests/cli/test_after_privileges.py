@@ -1,0 +1,111 @@
+"""P31: once privileges are dropped nothing can be imported any more, so nothing may have to be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+from kit import BUS, DAEMONS, Daemon, RawClient, busconfig, call, peer_call
+from kit import signal as signal_of
+
+NAME = "com.example.Started"
+POLICY = """
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>
+    <deny send_interface="com.example.Denied"/><deny own="com.example.Denied"/>
+  </policy>"""
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """A daemon that tells of each import."""
+    command = [sys.executable, "-X", "importtime", "-m", "afdbus.daemon_cli"]
+    monkeypatch.setitem(DAEMONS, "afdbus", command)
+    directory = "<servicedir>{directory}/services</servicedir><auth>DBUS_COOKIE_SHA1</auth>"
+    return Daemon(
+        "afdbus",
+        busconfig(directory, policy=POLICY, max_message_size=1000000, max_outgoing_bytes=100000),
+        ["--systemd-activation"],
+    )
+
+
+def imports(daemon: Daemon) -> list[str]:
+    """What has been imported so far."""
+    lines = daemon.stderr_file.read_text().splitlines()
+    return [line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")]
+
+
+def provide(daemon: Daemon, name: str, content: str) -> None:
+    (daemon.directory / "services").mkdir(exist_ok=True)
+    file = daemon.directory / "services" / f"{name}.service"
+    file.write_text(f"[D-BUS Service]\nName={name}\n{content}\n")
+
+
+def fail_to_start(alice: RawClient, name: str) -> str:
+    answer = alice.exchange(call("StartServiceByName", "su", name, 0))[-1]
+    return answer.brief[1].removeprefix(f"{BUS}.Error.")
+
+
+def test_p31_nothing_is_imported_after_the_start(daemon: Daemon) -> None:
+    with daemon:
+        daemon.watch()
+        before = imports(daemon)
+        assert "afdbus.server.daemon" in before
+        assert "lxml.etree" in before
+
+        alice, bob = daemon.connect(), daemon.connect()
+        # an activation of each kind
+        provide(daemon, NAME, "Exec=/bin/false")
+        provide(daemon, "com.example.None", "Exec=/nonexistent")
+        provide(daemon, "com.example.Quoted", "Exec='")
+        provide(daemon, "com.example.Unit", "Exec=/bin/false\nSystemdService=x.service")
+        provide(daemon, "com.example.Broken", "nonsense")
+        assert fail_to_start(alice, NAME) == "Spawn.ChildExited"
+        assert fail_to_start(alice, "com.example.None") == "Spawn.ExecFailed"
+        assert fail_to_start(alice, "com.example.Quoted") == "InvalidArgs"
+        alice.send(peer_call("com.example.Unit", "A"))
+        bob.own("com.example.Unit")
+        # denials
+        assert alice.exchange(call("RequestName", "su", "com.example.Denied", 0))[-1].type == 3
+        alice.send(peer_call(bob.name, "A", interface="com.example.Denied"))
+        assert alice.read().type == 3
+        # reloads that succeed and fail
+        assert alice.exchange(call("ReloadConfig"))[-1].brief == ("return",)
+        config = daemon.config_file.read_text()
+        for text in ("<nonsense>", config.replace("<allow own", "<allow user='nobody1' own")):
+            daemon.config_file.write_text(text)
+            assert alice.exchange(call("ReloadConfig"))[-1].type == 3
+        daemon.config_file.write_text(config)
+        os.kill(daemon.pid, signal.SIGHUP)
+        # large, foreign, with descriptors, matched by arguments, watched
+        bob.match("type='signal',arg0path='/a/'")
+        alice.send(signal_of("S", "o", "/a/b"))
+        alice.send(signal_of("S", "o", "/a/b"))
+        alice.send(peer_call(bob.name, "L", "as", ["x" * 100] * 3000))
+        fd = os.memfd_create("kit")
+        alice.send(peer_call(bob.name, "F", "h", 0, fds=[fd]))
+        os.close(fd)
+        bob.sync()
+        for interface, member in (
+            (f"{BUS}.Introspectable", "Introspect"),
+            (f"{BUS}.Peer", "GetMachineId"),
+            (f"{BUS}.Debug.Stats", "GetStats"),
+            (f"{BUS}.Debug.Stats", "GetAllMatchRules"),
+        ):
+            alice.exchange(call(member, interface=interface))
+        alice.exchange(call("GetConnectionCredentials", "s", bob.name))
+        watcher = daemon.connect()
+        watcher.exchange(call("BecomeMonitor", "asu", [], 0, interface=f"{BUS}.Monitoring"))
+        # who breaks the protocol, in the handshake and behind it
+        rude = daemon.dial()
+        rude.send_bytes(b"\0AUTH DBUS_COOKIE_SHA1 30\r\n")
+        rude.read_line()
+        rude.send_bytes(b"nonsense\r\n" * 10)
+        broken = daemon.connect()
+        broken.send_bytes(b"x" * 32)
+        broken.closed()
+        daemon.settle()
+
+        assert imports(daemon)[len(before) :] == []
