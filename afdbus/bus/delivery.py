@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus import message as messages
-from afdbus.bus.judge import FULL, Denial, complaint, judge
+from afdbus.bus.judge import FULL, Denial, complaint, judge, log
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.encode import encode
@@ -88,10 +88,7 @@ def refuse(
     denial = judge(message, receiver, addressed, requested)
     if denial is None:
         return
-    text = complaint(denial, message, receiver, requested)
-    rule = denial.verdict.rule if denial.verdict is not None else None
-    bus.journal.security(f"{text} [{rule.file}:{rule.line}]" if rule is not None else text)
-    raise BusError(denial.error, text)
+    raise BusError(denial.error, log(denial, message, receiver, requested))
 
 
 def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[Peer]]:
@@ -170,7 +167,7 @@ def capture(bus: Bus, message: Message, addressed: Peer | None) -> None:
 
 
 def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
-    """Send a message of the driver to one peer; dropped in silence if it may not have it."""
+    """Send a message of the driver to one peer; dropped if it may not have it."""
     capture(bus, message, receiver)
     answers = message.header.reply_serial != 0
     denial = judge(message, receiver, receiver, answers)
@@ -179,7 +176,9 @@ def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
         return
     show_refusal(bus, message, denial, receiver, answers)
     if denial.complaint is FULL:
-        bus.drop()
+        bus.drop()  # and not logged: a peer that does not read would fill the log
+    else:
+        log(denial, message, receiver, answers)
 
 
 def show_refusal(

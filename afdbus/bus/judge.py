@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from afdbus.errors import ACCESS_DENIED, LIMITS_EXCEEDED, BusError
 from afdbus.policy.decide import Question
+from afdbus.policy.written import written
 from afdbus.wire.header import SIGNAL, TYPE_NAMES
 from afdbus.wire.message import BUS_NAME
 
@@ -81,7 +82,7 @@ def judge(
     if verdict.log:
         message.logged = True
         would = Denial(ACCESS_DENIED, "Would reject message", verdict)
-        message.sender.bus.journal.security(complaint(would, message, receiver, requested))
+        log(would, message, receiver, requested)
     if receiver is None:
         return None
     verdict = receiver.policy.may_receive(asked)
@@ -140,3 +141,22 @@ def complaint(denial: Denial, message: Message, receiver: Peer | None, requested
         f'error name="{header.error_name or "(unset)"}" requested_reply="{int(requested)}" '
         f'destination="{header.destination or BUS_NAME}" ({whom})'
     )
+
+
+def because(verdict: Verdict) -> str:
+    """What the log, and never a client, is told besides: the rule that has decided, and where it
+    was written."""
+    rule = verdict.rule
+    if rule is None:
+        return " [no rule fits]"
+    return f" [{written(rule)} {rule.file}:{rule.line}]"
+
+
+def log(denial: Denial, message: Message, receiver: Peer | None, requested: bool) -> str:
+    """Log a denial with its reason; returns its text, which has none."""
+    text = complaint(denial, message, receiver, requested)
+    verdict = denial.verdict
+    peer = message.sender or receiver
+    assert peer is not None
+    peer.bus.journal.security(text if verdict is None else text + because(verdict))
+    return text

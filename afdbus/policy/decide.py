@@ -43,7 +43,7 @@ class Question(NamedTuple):
 class Verdict(NamedTuple):
     """What was decided, by which rule (None: no rule fitted, which denies).
 
-    `matched`: how many rules fitted; counted for denials only, whose error text tells it.
+    `matched`: how many rules fitted; counted only where it is told, for denials and with `log`.
     `log`: the deciding rule has log="true".
     """
 
@@ -100,7 +100,7 @@ def _fits(rule: MessageRule, question: Question) -> bool:
     ) or rule.min_fds <= question.fds <= rule.max_fds
 
 
-# A rule's place in the order, the rule, and the verdict if it decides to allow.
+# A rule's place in the order, the rule, and the verdict if it allows and that is all.
 _Entry = tuple[int, MessageRule, Verdict]
 
 
@@ -142,7 +142,7 @@ class MessageIndex:
             else:
                 files = self._by_prefix if rule.prefix else self._by_name
                 file = files.setdefault(rule.name, _File())
-            file.add((place, rule, Verdict(True, 0, rule, rule.log)))
+            file.add((place, rule, Verdict(True, 0, rule)))
             if rule.resets:
                 break
 
@@ -158,10 +158,11 @@ class MessageIndex:
                     break
         if best is None:
             return Verdict(False)
-        if best[1].allow:
+        rule = best[1]
+        if rule.allow and not rule.log:
             return best[2]
         matched = sum(_fits(entry[1], question) for entries in candidates for entry in entries)
-        return Verdict(False, matched, best[1], best[1].log)
+        return Verdict(rule.allow, matched, rule, rule.log)
 
     def _candidates(self, question: Question) -> list[list[_Entry]]:
         """The rules that fit by the other party's name and by interface, each of them once."""

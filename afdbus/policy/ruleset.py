@@ -103,6 +103,10 @@ class Ruleset:
             verdict = Verdict(rule.allow, verdict.matched + 1, rule)
         return verdict
 
+    def is_user(self, uid: int) -> bool:
+        """Whether the user database knows this user."""
+        return self._users.groups_of(uid) is not None
+
     def knows(self, identity: Identity) -> bool:
         """Whether all that a peer's policy hangs on can be found out.
 
@@ -112,7 +116,7 @@ class Ruleset:
             identity.gids is not None
             or identity.uid is None
             or not self.buckets.groups
-            or self._users.groups_of(identity.uid) is not None
+            or self.is_user(identity.uid)
         )
 
     def for_peer(self, identity: Identity) -> PeerPolicy:

@@ -15,6 +15,7 @@ from afdbus.host.machineid import machine_id
 from afdbus.identity import Identity
 from afdbus.sasl.server import ServerHandshake
 from afdbus.server.connection import Connection
+from afdbus.server.door import Door
 from afdbus.server.launcher import DEFAULT, ServiceLauncher, Starting
 from afdbus.server.listeners import printable
 from afdbus.server.reload import Configuration
@@ -97,6 +98,7 @@ class BusServer:
             type_=config.type,
             systemd_activation=starting.by_systemd,
         )
+        self.door = Door(self.bus, allow_anonymous=config.allow_anonymous)
         self._check_listening()
 
     # -- listening ---------------------------------------------------------------------------
@@ -183,12 +185,6 @@ class BusServer:
             allow_fds=allow_fds,
             keyring=self._keyring,
         )
-
-    def admits(self, identity: Identity, mechanism: str) -> bool:
-        """Whether who is authenticated may stay.  As there, it is told by the end alone."""
-        if mechanism == "ANONYMOUS":
-            return self._configuration.config.allow_anonymous
-        return self.bus.ruleset.may_connect(identity, self._own_uid).allowed
 
     def completed(self, connection: Connection) -> None:
         """It has said Hello."""

@@ -197,7 +197,7 @@ class Connection:
         if handshake.uid != identity.uid:
             # Whoever it says it is, the process is known.
             identity = identity._replace(uid=handshake.uid, gid=None, gids=None, label=None)
-        if not self._server.admits(identity, handshake.mechanism):
+        if not self._server.door.admits(identity, handshake.mechanism):
             self.close()
             return
         bus = self._server.bus

@@ -66,7 +66,6 @@ class Configuration:
         # The others hold from the start to the end.
         self.config = config._replace(
             auth=self.config.auth,
-            allow_anonymous=self.config.allow_anonymous,
             type=self.config.type,
             listen=self.config.listen,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from afdbus.bus import activation, lifecycle, match, ownership
 from afdbus.bus.driver.privilege import check_privileged, check_real
 from afdbus.bus.driver.table import Answer
+from afdbus.bus.judge import because
 from afdbus.errors import (
     ACCESS_DENIED,
     INVALID_ARGS,
@@ -58,8 +59,7 @@ def request_name(peer: Peer, header: Header, name: str, flags: int) -> Answer:
             f'Connection "{who}" is not allowed to own the service "{name}" due '
             "to security policies in the configuration file"
         )
-        rule = verdict.rule
-        bus.journal.security(text if rule is None else f"{text} [{rule.file}:{rule.line}]")
+        bus.journal.security(text + because(verdict))
         raise BusError(ACCESS_DENIED, text)
     limit = bus.limits.max_names_per_connection
     # The unique name counts, and so do places in queues.
