@@ -1,5 +1,7 @@
 """`afdbus`: the command for people.  The daemon itself is `afdbus-daemon` (see `daemon_cli`).
 
+`afdbus policy` and `afdbus config` live in `tools`, and are imported when they are asked for.
+
 `afdbus run` does what dbus-run-session(1) does, and a little more carefully: a signal for us goes
 to the command, and the bus does not outlive us even if we are killed.
 """
@@ -69,7 +71,18 @@ def main(argv: list[str] | None = None) -> int:
         "--config-file", metavar="FILE", help="configuration of the bus (default: session.conf)"
     )
     run_parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
-    arguments = parser.parse_args(argv)
+    commands.add_parser("policy", help="explain, list, check and test policies")
+    commands.add_parser("config", help="check configuration files")
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["policy"]:
+        from afdbus.tools import policy_command
+
+        return policy_command.main(words[1:])
+    if words[:1] == ["config"]:
+        from afdbus.tools import config_command
+
+        return config_command.main(words[1:])
+    arguments = parser.parse_args(words)
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
         del command[0]

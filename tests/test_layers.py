@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "config": (3, {"policy", "wire", "limits", "errors"}),
     "server": (4, {"bus", "config", "sasl", "host", "wire", "identity", "limits", "errors"}),
     "client": (5, {"sasl", "wire", "errors"}),
-    "tools": (6, {"client", "config", "policy", "host", "errors"}),
+    "tools": (5, {"config", "policy", "host", "wire", "identity", "limits", "errors"}),
     "pytest_plugin": (6, {"client", "server", "config"}),
     "daemon_cli": (6, {"server", "bus", "config", "host", "errors"}),
     "cli": (7, {"daemon_cli", "tools"}),

@@ -8,7 +8,9 @@ reads with the same result and without looking outside; here the rest is made eq
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections.abc import Iterator
 from typing import cast
 
 from lxml import etree
@@ -16,6 +18,9 @@ from lxml import etree
 from afdbus.config.doctype import plain
 from afdbus.config.model import MissingFile
 from afdbus.errors import ConfigError
+
+# Beginnings of elements, and what may hold a "<" that is none.
+_markup = re.compile(r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[.*?\]\]>|<(?=[^!?/])", re.DOTALL).finditer
 
 MAX_FILE = 1024 * 1024  # dbus-daemon's limit
 
@@ -87,12 +92,27 @@ def parse(data: bytes, path: str) -> Element:
         line, column = error.position
         reason = error.msg.rpartition(", line ")[0].strip() or error.msg
         raise ConfigError(reason, path, line, column) from None
-    namespaces = "xmlns" in text or "<!ENTITY" in text  # an entity can hide the word
-    return _element(root, path, namespaces)
+    entities = "<!ENTITY" in text  # an entity can hide a word, and elements
+    return _element(root, path, "xmlns" in text or entities, None if entities else _lines(text))
 
 
-def _element(node: etree._Element, path: str, namespaces: bool) -> Element:
-    line = cast("int | None", node.sourceline) or 0
+def _lines(text: str) -> Iterator[int]:
+    """The line on which each element begins, in the order of the document.
+
+    libxml2 tells where a tag ends, and rules are often written over several lines.
+    """
+    line, place = 1, 0
+    for match in _markup(text):
+        if match[0] == "<":
+            line += text.count("\n", place, match.start())
+            place = match.start()
+            yield line
+
+
+def _element(
+    node: etree._Element, path: str, namespaces: bool, lines: Iterator[int] | None
+) -> Element:
+    line = (cast("int | None", node.sourceline) or 0) if lines is None else next(lines)
     # For expat without namespaces these are attributes, and no element has any such.
     if namespaces and node.nsmap:
         prefix = next(iter(node.nsmap))
@@ -104,7 +124,7 @@ def _element(node: etree._Element, path: str, namespaces: bool) -> Element:
     children = []
     for child in node:
         text += child.tail or ""
-        children.append(_element(child, path, namespaces))
+        children.append(_element(child, path, namespaces, lines))
     attributes = {
         str(key).replace("{http://www.w3.org/XML/1998/namespace}", "xml:"): str(value)
         for key, value in node.attrib.items()

@@ -52,7 +52,7 @@ def _listen(draft: Draft, element: Element, place: Place) -> None:
 def _auth(draft: Draft, element: Element, place: Place) -> None:
     # dbus-daemon looks at this when it starts, but not when it reloads; a typo is one always.
     if element.text not in ("EXTERNAL", "DBUS_COOKIE_SHA1", "ANONYMOUS"):
-        raise place.error(
+        place.refuse(
             f'Unsupported auth mechanism "{element.text}" in bus config file detected. '
             'Supported mechanisms are "EXTERNAL DBUS_COOKIE_SHA1 ANONYMOUS".'
         )
@@ -104,10 +104,11 @@ def _limit(draft: Draft, element: Element, place: Place) -> None:
         raise place.error('<limit> element must have a "name" attribute')
     found = strtol(element.text)
     if found is None:
-        raise place.error(
+        place.refuse(
             f'<limit name="{name}"> element has invalid value '
             f'(could not parse as integer): "{element.text}"'
         )
+        found = 0, 0
     value = found[0]
     if name not in Limits._fields:
         raise place.error(f'There is no limit called "{name}"')
@@ -124,17 +125,19 @@ def _selinux(draft: Draft, element: Element, place: Place) -> None:
     for child in element.children:
         inside = place.at(child)
         if child.name != "associate":
-            raise inside.error(
+            inside.refuse(
                 f"Element <{child.name}> not allowed inside <selinux> in configuration file"
             )
+            continue
         check_attributes(child, ("own", "context"), inside)
         no_text(child, inside)
         no_children(child, inside)
         if len(child.attributes) != 2:
-            raise inside.error(
+            inside.refuse(
                 'Element <associate> must have attributes own="<servicename>" '
                 'and context="<selinux context>"'
             )
+            continue
         draft.selinux[child.attributes["own"]] = child.attributes["context"]
 
 

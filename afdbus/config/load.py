@@ -7,6 +7,7 @@ their rules, and the values they override, take that place in the reading order.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from afdbus.config.document import Element, parse, read
@@ -14,7 +15,7 @@ from afdbus.config.draft import Draft
 from afdbus.config.elements import add_element, wants_text
 from afdbus.config.model import Config, MissingFile
 from afdbus.config.paths import beside
-from afdbus.config.place import Place, check_attributes, no_children, no_text
+from afdbus.config.place import Place, Report, check_attributes, no_children, no_text
 from afdbus.config.policies import add_policy
 from afdbus.config.users import UserDatabase
 from afdbus.errors import ConfigError
@@ -49,19 +50,20 @@ def load(path: str) -> Config:
     return config
 
 
-def compose(*parts: str | Text) -> Config:
+def compose(*parts: str | Text, texts: Mapping[str, str] | None = None) -> Config:
     """The configuration that the parts, files by their paths or texts, make up in this order.
 
-    Raises like `load`.
+    `texts` are files that are taken to be there, whether they are or not: by their path, what is
+    in them.  In a folder that is included they are the first to be read.  Raises like `load`.
     """
-    reader = _Reader()
+    reader = Reader(texts=texts)
     draft = Draft(Limits())
     for part in parts:
         draft.absorb(reader.part(part, draft.limits))
     return _finished(draft, reader)
 
 
-def _finished(draft: Draft, reader: _Reader) -> Config:
+def _finished(draft: Draft, reader: Reader) -> Config:
     directories = [*draft.directories, *(d.path for d in draft.servicedirs.values() if d.watched)]
     return Config(
         type=draft.type,
@@ -89,18 +91,23 @@ def _finished(draft: Draft, reader: _Reader) -> Config:
         servicehelper=draft.servicehelper,
         apparmor=draft.apparmor or "enabled",
         selinux=tuple(draft.selinux.items()),
-        warnings=tuple(reader.warnings),
+        warnings=tuple(reader.report.warnings),
         files=tuple(draft.files),
         directories=tuple(dict.fromkeys(directories)),
+        includedirs=tuple(draft.directories),
     )
 
 
-class _Reader:
-    """What the files of one configuration share: users, warnings, and who includes whom."""
+class Reader:
+    """What the files of one configuration share: users, the report, and who includes whom."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, report: Report | None = None, texts: Mapping[str, str] | None = None
+    ) -> None:
         self.users = UserDatabase()
-        self.warnings: list[str] = []
+        self.report = report or Report()
+        self._texts = texts or {}
+        self._first = ""
         self._including: list[str] = []  # paths as spelled, the innermost last
         self._open: list[tuple[int, int, str]] = []  # their devices, inodes and real folders
 
@@ -114,24 +121,33 @@ class _Reader:
         """What a file says, where `limits` hold so far."""
         draft = Draft(limits)
         draft.files.append(path)
-        return self._root(read(path), path, draft)
+        self._first = self._first or path
+        text = self._texts.get(path)
+        root = read(path) if text is None else parse(text.encode(), path)
+        return self._root(root, path, draft)
 
     def _root(self, root: Element, path: str, draft: Draft) -> Draft:
-        place = Place(path, root.line, self.warnings)
+        place = Place(path, root.line, self.report)
         if root.name != "busconfig":
             raise place.error(f"Unknown element <{root.name}> at root of configuration file")
         check_attributes(root, (), place)
         no_text(root, place)
         for element in root.children:
-            if element.name == "policy":
-                add_policy(draft, element, self.users, place)
-            elif element.name == "include":
-                self._include(draft, element, place.at(element))
-            elif element.name == "includedir":
-                self._includedir(draft, element, place.at(element))
-            else:
-                add_element(draft, element, place.at(element))
+            try:
+                self._element(draft, element, place.at(element))
+            except ConfigError as error:
+                self.report.refuse(error)
         return draft
+
+    def _element(self, draft: Draft, element: Element, place: Place) -> None:
+        if element.name == "policy":
+            add_policy(draft, element, self.users, place)
+        elif element.name == "include":
+            self._include(draft, element, place)
+        elif element.name == "includedir":
+            self._includedir(draft, element, place)
+        else:
+            add_element(draft, element, place)
 
     def _include(self, draft: Draft, element: Element, place: Place) -> None:
         attributes = ("ignore_missing", "if_selinux_enabled", "selinux_root_relative")
@@ -142,7 +158,7 @@ class _Reader:
         for name in attributes:
             value = element.attributes.get(name, "no")
             if value not in ("yes", "no"):
-                raise place.error(f'{name} attribute must have value "yes" or "no", not "{value}"')
+                place.refuse(f'{name} attribute must have value "yes" or "no", not "{value}"')
             wishes.append(value == "yes")
         ignore_missing, if_selinux, selinux_relative = wishes
         if if_selinux:  # there is no SELinux mediation here, so it is not enabled
@@ -169,16 +185,19 @@ class _Reader:
             return
         except (OSError, ValueError) as error:
             raise place.error(f'Failed to open directory "{directory}": {error}') from None
-        for name in names:
-            if not name.endswith(".conf"):
+        paths = [os.path.join(directory, name) for name in names]
+        for path in dict.fromkeys([*self._texts_in(directory), *paths]):
+            if not path.endswith(".conf"):
                 continue
-            path = os.path.join(directory, name)
             try:
                 draft.absorb(self._included(path, draft, place))
             except ConfigError as error:
                 if not isinstance(error, MissingFile) or error.path != path:
-                    self.warnings.append(f"Encountered error '{error}' while parsing '{path}'")
+                    self.report.skip(path, error)
         draft.directories.append(directory)
+
+    def _texts_in(self, directory: str) -> list[str]:
+        return [path for path in self._texts if os.path.dirname(path) == directory]
 
     def _included(self, path: str, draft: Draft, place: Place) -> Draft:
         """What an included file says. Raises `ConfigError` if it includes itself."""
@@ -193,6 +212,10 @@ class _Reader:
         identity = (status.st_dev, status.st_ino, os.path.realpath(os.path.dirname(path)))
         if self._open.count(identity) >= 2 or len(self._open) >= MAX_DEPTH:
             raise place.error(f"Circular inclusion of file '{path}', or nested too deeply")
+        if self.report.is_known(path):
+            if identity in self._open or os.path.samefile(path, self._first):
+                raise place.error(f"Circular inclusion of file '{path}'")
+            return Draft(draft.limits)
         self._including.append(path)
         self._open.append(identity)
         try:

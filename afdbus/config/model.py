@@ -35,7 +35,7 @@ class Config(NamedTuple):
     `listen` in the order of reading (dbus-daemon prints the last one first); `auth` empty means
     all mechanisms; `selinux` pairs names with contexts; `apparmor` is "enabled", "disabled" or
     "required".  `warnings`: what was skipped, and why, a sentence each.  `files` that were read;
-    `directories` whose changes should cause a reload.
+    `directories` whose changes should cause a reload; `includedirs` in the order of reading.
     """
 
     type: str | None
@@ -56,3 +56,4 @@ class Config(NamedTuple):
     warnings: tuple[str, ...]
     files: tuple[str, ...]
     directories: tuple[str, ...]
+    includedirs: tuple[str, ...]

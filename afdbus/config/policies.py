@@ -36,23 +36,27 @@ def add_policy(draft: Draft, element: Element, users: UserDatabase, place: Place
     place = place.at(element)
     check_attributes(element, _POLICY, place)
     no_text(element, place)
-    if len(element.attributes) != 1:
-        raise place.error(
+    kind, bucket = "", None
+    if len(element.attributes) == 1:
+        ((kind, value),) = element.attributes.items()
+        bucket = _bucket(draft, kind, value, users, place)
+    else:
+        place.refuse(
             "<policy> element must have exactly one of (context|user|group|at_console) attributes"
         )
-    ((kind, value),) = element.attributes.items()
-    bucket = _bucket(draft, kind, value, users, place)
     for child in element.children:
+        inside = place.at(child)
         if child.name not in ("allow", "deny"):
-            raise place.at(child).error(
+            inside.refuse(
                 f"Element <{child.name}> not allowed inside <policy> in configuration file"
             )
-        rule = _rule(child, users, place.at(child))
+            continue
+        rule = _rule(child, users, inside)
         # The rules of an unknown user are read, and fall to the ground.
         if rule is None or bucket is None:
             continue
         if isinstance(rule, ConnectRule) and kind in ("user", "group"):
-            raise place.at(child).error(
+            inside.refuse(
                 f"<{child.name}> rule cannot be per-{kind} because it has bus-global semantics"
             )
         bucket.append(rule)
@@ -67,16 +71,18 @@ def _bucket(
             return draft.default
         if value == "mandatory":
             return draft.mandatory
-        raise place.error(
+        place.refuse(
             'context attribute on <policy> must have the value "default" or "mandatory", '
             f'not "{value}"'
         )
+        return None
     if kind == "at_console":
         if value == "true":
             return draft.at_console
         if value == "false":
             return draft.not_at_console
-        raise place.error(f'Unknown value "{value}" for at_console')
+        place.refuse(f'Unknown value "{value}" for at_console')
+        return None
     number = users.user(value) if kind == "user" else users.group(value)
     if number is None:
         what = "username" if kind == "user" else "group"
@@ -95,7 +101,8 @@ def _rule(element: Element, users: UserDatabase, place: Place) -> Rule | None:
     send = not _SEND.isdisjoint(given)
     # eavesdrop alone makes a receive rule, with receive_sender="*".
     receive = not _RECEIVE.isdisjoint(given) or (not send and "eavesdrop" in given)
-    _check_combination(element, send, receive, place)
+    if not _check_combination(element, send, receive, place):
+        return None
     if send or receive:
         return _message_rule(given, allow, receive, place)
     if "own" in given:
@@ -115,15 +122,19 @@ def _rule(element: Element, users: UserDatabase, place: Place) -> Rule | None:
     return ConnectRule(allow, group, number, place.file, place.line)
 
 
-def _check_combination(element: Element, send: bool, receive: bool, place: Place) -> None:
-    """Refuse attributes that dbus-daemon will not see together, or not alone."""
+def _check_combination(element: Element, send: bool, receive: bool, place: Place) -> bool:
+    """Refuse attributes that dbus-daemon will not see together, or not alone.
+
+    False if they make no rule at all.
+    """
     given = element.attributes
     others = sum(name in given for name in _OTHERS)
     if not (send or receive or others):
-        raise place.error(f"Element <{element.name}> must have one or more attributes")
+        place.refuse(f"Element <{element.name}> must have one or more attributes")
+        return False
     for way in ("send", "receive"):
         if f"{way}_member" in given and not (f"{way}_interface" in given or f"{way}_path" in given):
-            raise place.error(
+            place.refuse(
                 f"On element <{element.name}>, if you specify a member you must specify an "
                 "interface or a path. Keep in mind that not all messages have an interface field."
             )
@@ -140,10 +151,11 @@ def _check_combination(element: Element, send: bool, receive: bool, place: Place
     elif "receive_error" in given and ("receive_member" in given or "receive_interface" in given):
         clash = "receive_error and receive_member or receive_interface"
     if clash is not None:
-        raise place.error(
+        place.refuse(
             f"Invalid combination of attributes on element <{element.name}>: "
             f"{clash} cannot be combined"
         )
+    return True
 
 
 def _message_rule(
@@ -157,11 +169,12 @@ def _message_rule(
 
     type_name = condition("type")
     if type_name is not None and type_name not in MESSAGE_TYPES:
-        raise place.error(f'Bad message type "{type_name}"')
+        place.refuse(f'Bad message type "{type_name}"')
+        type_name = None
     name = condition("sender" if receive else "destination")
     broadcast = _boolean(given, "send_broadcast", place)
     if broadcast and name is not None:
-        raise place.error(
+        place.refuse(
             f'Rule with send_broadcast="true" and send_destination="{name}" cannot match anything'
         )
     prefix = given.get("send_destination_prefix")  # here "*" is no wildcard
@@ -193,7 +206,7 @@ def _boolean(given: Mapping[str, str], name: str, place: Place) -> bool | None:
     if value is None:
         return None
     if value not in ("true", "false"):
-        raise place.error(f'Bad value "{value}" for {name} attribute, must be true or false')
+        place.refuse(f'Bad value "{value}" for {name} attribute, must be true or false')
     return value == "true"
 
 
@@ -203,8 +216,9 @@ def _fds(given: Mapping[str, str], name: str, default: int, place: Place) -> int
         return default
     found = strtol(value)
     if found is None or not 0 <= found[0] <= MAX_RULE_FDS:
-        raise place.error(
+        place.refuse(
             f'Bad value "{value}" for {name} attribute, must be an integer in range '
             f"0 to {MAX_RULE_FDS} inclusive"
         )
+        return default
     return found[0]

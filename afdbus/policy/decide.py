@@ -147,9 +147,8 @@ class MessageIndex:
                 break
 
     def decide(self, question: Question) -> Verdict:
-        candidates = self._candidates(question)
         best: _Entry | None = None
-        for entries in candidates:
+        for entries in self._candidates(question):
             for entry in entries:
                 if best is not None and entry[0] < best[0]:
                     break
@@ -161,8 +160,12 @@ class MessageIndex:
         rule = best[1]
         if rule.allow and not rule.log:
             return best[2]
-        matched = sum(_fits(entry[1], question) for entries in candidates for entry in entries)
-        return Verdict(rule.allow, matched, rule, rule.log)
+        return Verdict(rule.allow, self.matched(question), rule, rule.log)
+
+    def matched(self, question: Question) -> int:
+        """How many rules fit, those before a resetting rule aside."""
+        candidates = self._candidates(question)
+        return sum(_fits(entry[1], question) for entries in candidates for entry in entries)
 
     def _candidates(self, question: Question) -> list[list[_Entry]]:
         """The rules that fit by the other party's name and by interface, each of them once."""
@@ -223,7 +226,11 @@ class OwnIndex:
         rule = self._rules[max(places)]
         if rule.allow:
             return Verdict(True, 0, rule)
-        return Verdict(False, sum(self._covers(rule, name) for rule in self._rules), rule)
+        return Verdict(False, self.matched(name), rule)
+
+    def matched(self, name: str) -> int:
+        """How many rules fit, those before a resetting rule aside."""
+        return sum(self._covers(rule, name) for rule in self._rules)
 
     @staticmethod
     def _covers(rule: OwnRule, name: str) -> bool:

@@ -45,7 +45,7 @@ def remedy(
         path=path,
         interface=interface,
         member=member,
-        error=question.error_name if is_error else None,
+        error=_said(question.error_name) if is_error else None,
         name=name,
         # Without it a rule for signals to a service would fit broadcasts that reach it, too.
         broadcast=broadcast if question.type == SIGNAL and not receiving else None,

@@ -40,26 +40,37 @@ class Buckets(NamedTuple):
     mandatory: Sequence[Rule] = ()
 
 
+class Bucket(NamedTuple):
+    """The rules of one kind of `<policy>`, the values of its attribute put together.
+
+    `attribute` and `value` as in the file, but that users and groups are numbers.
+    """
+
+    attribute: str
+    value: str
+    rules: Sequence[Rule]
+
+
 class PeerPolicy:
     """The rules that hold for one peer (or for all that are alike to the rules)."""
 
-    __slots__ = ("_own", "_receive", "_send")
+    __slots__ = ("own", "receive", "send")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         """`rules` in their order, the last one the strongest; connect rules are passed over."""
-        self._own = OwnIndex([rule for rule in rules if isinstance(rule, OwnRule)])
+        self.own = OwnIndex([rule for rule in rules if isinstance(rule, OwnRule)])
         messages = [rule for rule in rules if isinstance(rule, MessageRule)]
-        self._send = MessageIndex([rule for rule in messages if not rule.receiving], False)
-        self._receive = MessageIndex([rule for rule in messages if rule.receiving], True)
+        self.send = MessageIndex([rule for rule in messages if not rule.receiving], False)
+        self.receive = MessageIndex([rule for rule in messages if rule.receiving], True)
 
     def may_own(self, name: str) -> Verdict:
-        return self._own.decide(name)
+        return self.own.decide(name)
 
     def may_send(self, question: Question) -> Verdict:
-        return self._send.decide(question)
+        return self.send.decide(question)
 
     def may_receive(self, question: Question) -> Verdict:
-        return self._receive.decide(question)
+        return self.receive.decide(question)
 
 
 class Ruleset:
@@ -121,24 +132,28 @@ class Ruleset:
 
     def for_peer(self, identity: Identity) -> PeerPolicy:
         """The policy of a peer, by its uid and its process's groups."""
+        buckets = self.buckets_of(identity)
+        key = tuple((bucket.attribute, bucket.value) for bucket in buckets)
+        policy = self._memo.get(key)
+        if policy is None:
+            rules = [rule for bucket in buckets for rule in bucket.rules]
+            policy = self._memo[key] = PeerPolicy(rules)
+        return policy
+
+    def buckets_of(self, identity: Identity) -> list[Bucket]:
+        """The rules that hold for a peer, the strongest last; what has none is left out."""
         buckets = self.buckets
         uid, gids = identity.uid, identity.gids
         if gids is None:  # no SO_PEERGROUPS: the user database has to do
             gids = () if uid is None else tuple(self._users.groups_of(uid) or ())
-        groups = tuple(sorted({gid for gid in gids if gid in buckets.groups}))
-        user = uid if uid in buckets.users else None
-        console: bool | None = None
+        found = [Bucket("context", "default", buckets.default)]
+        for gid in sorted({gid for gid in gids if gid in buckets.groups}):
+            found.append(Bucket("group", str(gid), buckets.groups[gid]))
+        if uid is not None and uid in buckets.users:
+            found.append(Bucket("user", str(uid), buckets.users[uid]))
         if uid is not None and (buckets.at_console or buckets.not_at_console):
-            console = self._users.at_console(uid)
-        key = (groups, user, console)
-        policy = self._memo.get(key)
-        if policy is None:
-            rules = [*buckets.default]
-            for gid in groups:
-                rules += buckets.groups[gid]
-            if user is not None:
-                rules += buckets.users[user]
-            if console is not None:
-                rules += buckets.at_console if console else buckets.not_at_console
-            policy = self._memo[key] = PeerPolicy([*rules, *buckets.mandatory])
-        return policy
+            seated = self._users.at_console(uid)
+            rules = buckets.at_console if seated else buckets.not_at_console
+            found.append(Bucket("at_console", "true" if seated else "false", rules))
+        found.append(Bucket("context", "mandatory", buckets.mandatory))
+        return found

@@ -34,6 +34,16 @@ def test_a_tree() -> None:
     assert root.children[1].children[0].line == 2
 
 
+def test_an_element_is_where_it_begins() -> None:
+    root = tree(
+        "<!-- <no>\n -->\n<?no <no>\n?>\n<!DOCTYPE a [\n<!ATTLIST b x CDATA '>'>\n]>\n<a\n"
+        " x='>'\n><![CDATA[<no>\n]]><b\n\ny='/>'/>\n<b></b\n><b\n>\n<c/></b></a>"
+    )
+    assert root.line == 8
+    assert [child.line for child in root.children] == [11, 14, 15]
+    assert root.children[2].children[0].line == 17
+
+
 @pytest.mark.parametrize(
     "declaration",
     [

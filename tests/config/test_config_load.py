@@ -56,6 +56,7 @@ def test_the_values_of_all_elements(scratch: Scratch) -> None:
         (),
         (f"{folder}/bus.conf",),
         (f"{folder}/services",),
+        (),
     )
 
 

@@ -1,0 +1,1 @@
+"""What people ask about policies and configurations, without a bus: one module for each command."""

@@ -1,0 +1,30 @@
+"""What the commands have in common: exit statuses, errors, and which configuration is meant."""
+
+from __future__ import annotations
+
+import argparse
+
+from afdbus.config.paths import session_config, system_config
+
+GOOD = 0
+BAD = 1  # denied, findings, a difference
+WRONG_USE = 2  # argparse's, and a configuration that cannot be read
+
+
+class UsageError(Exception):
+    """The arguments make no question."""
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Options for the configuration that is asked, as the daemon has them."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config-file", metavar="FILE", help="the configuration")
+    which.add_argument("--session", action="store_true", help="the one of --session")
+    which.add_argument("--system", action="store_true", help="the one of --system")
+
+
+def config_path(arguments: argparse.Namespace) -> str:
+    """The file that the options name."""
+    if arguments.config_file is not None:
+        return str(arguments.config_file)
+    return session_config() if arguments.session else system_config()

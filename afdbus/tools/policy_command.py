@@ -1,0 +1,35 @@
+"""`afdbus policy`: the arguments of its commands, each of which has a module of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from afdbus.errors import ConfigError
+from afdbus.tools import explain_command
+from afdbus.tools.command import WRONG_USE, UsageError
+
+
+def main(argv: list[str]) -> int:
+    """Do what the arguments (after `policy`) say: the exit status."""
+    parser = argparse.ArgumentParser(prog="afdbus policy", description="Policies of a bus.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, module, summary in (
+        ("explain", explain_command, "tell whether something is allowed, and by which rule"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_options(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (UsageError, ConfigError) as error:
+        print(f"afdbus policy: {error}", file=sys.stderr)
+        return WRONG_USE
+    return status
