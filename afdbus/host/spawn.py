@@ -58,6 +58,11 @@ class Child:
             with contextlib.suppress(PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """Send SIGTERM to it and to what it has started in its session."""
+        with contextlib.suppress(PermissionError):
+            os.killpg(self.pid, signal.SIGTERM)
+
     def reap(self) -> int:
         """The exit status of a program that has ended, or the negative number of the signal."""
         _, status = os.waitpid(self.pid, 0)

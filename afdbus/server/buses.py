@@ -6,12 +6,16 @@ They share the loop, the log and the keyring, and nothing that a client could se
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.server.busserver import BusServer
 from afdbus.server.launcher import DEFAULT, Starting
 from afdbus.wire.address import new_guid
+
+# How long the end waits for services that were told of it, in seconds.
+PATIENCE = 1.0
 
 if TYPE_CHECKING:
     from afdbus.bus.ports import Journal
@@ -39,6 +43,8 @@ class Buses:
         self._keyring = keyring
         self._starting = starting
         self._servers: dict[BusServer, None] = {}
+        # Closed, but not all of their services have ended.
+        self._ending: list[BusServer] = []
 
     def __iter__(self) -> Iterator[BusServer]:
         return iter(list(self._servers))
@@ -74,14 +80,19 @@ class Buses:
         """Close one bus with its connections and listeners; the others do not notice."""
         del self._servers[server]
         server.close()
+        self._ending = [closed for closed in (*self._ending, server) if closed.children]
 
     def close(self) -> None:
-        """Close them all."""
+        """Close them all, and give their services a moment to end."""
         for server in self:
             self.close_one(server)
+        deadline = time.monotonic() + PATIENCE
+        for server in self._ending:
+            server.wait_for_services(deadline)
+        self._ending.clear()
 
     def abandon(self) -> None:
         """In a forked child: close our copies of their sockets, and tell nobody."""
-        for server in self:
+        for server in (*self, *self._ending):
             server.abandon()
         self._servers.clear()

@@ -254,6 +254,10 @@ class BusServer:
         for listener in self._listeners:
             listener.close()
 
+    def wait_for_services(self, deadline: float) -> None:
+        """After `close`: wait for those that were told to end, until the monotonic `deadline`."""
+        self._launcher.wait(deadline)
+
     def abandon(self) -> None:
         """In a forked child: close our copies of the sockets, and tell nobody."""
         self._launcher.abandon()

@@ -84,6 +84,7 @@ class Host:
                 return False  # nothing went wrong here: it is raised as it was
             raise
         finally:
+            self._served.close()
             self._loop.close()
 
     def abandon(self) -> None:

@@ -1,13 +1,16 @@
 """Starts the services of one bus, as its own user or by a setuid helper, and watches them.
 
-"Traditional activation" of dbus-daemon(1).  The programs are in a session of their own and outlive
-the daemon, as there: they notice the end of the bus by themselves.
+"Traditional activation" of dbus-daemon(1).  The programs are in a session of their own.  Those of a
+session bus are told to end when it does, since not all notice it by themselves; those of a system
+bus may go on and meet the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -71,6 +74,8 @@ class ServiceLauncher:
         if type_ in _BUS_ADDRESS:
             self._about[_BUS_ADDRESS[type_]] = address
         self._children: dict[int, Child] = {}
+        self._closed = False
+        self._end_with_us = type_ != "system" and helper is None
 
     @property
     def children(self) -> list[int]:
@@ -109,7 +114,9 @@ class ServiceLauncher:
 
         def reap(_: int) -> None:
             self._forget(child)
-            ended(tell(service.name, child.reap()))
+            code = child.reap()
+            if not self._closed:
+                ended(tell(service.name, code))
 
         self._loop.register(child.fd, reap)
         return child
@@ -141,10 +148,31 @@ class ServiceLauncher:
         self._loop.unregister(child.fd)
 
     def close(self) -> None:
-        """Watch nobody any more."""
+        """Tell the programs to end, and nobody of their end any more; or leave them alone."""
+        self._closed = True
         for child in list(self._children.values()):
-            self._forget(child)
-            child.leave()
+            if self._end_with_us:
+                child.end()
+            else:
+                self._leave(child)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until they have ended, or the monotonic time is `deadline`; then leave the rest."""
+        poll = select.poll()
+        for fd in self._children:
+            poll.register(fd, select.POLLIN)
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left * 1000):
+                poll.unregister(fd)
+                child = self._children[fd]
+                self._forget(child)
+                child.reap()
+        for child in list(self._children.values()):
+            self._leave(child)
+
+    def _leave(self, child: Child) -> None:
+        self._forget(child)
+        child.leave()
 
     def abandon(self) -> None:
         """In a forked child: they are not ours."""

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -127,9 +128,9 @@ def test_a_helper_does_not_start_what_has_no_user(loop: FakeLoop) -> None:
     assert caught.value.name == SPAWN_FILE_INVALID
 
 
-def test_programs_outlive_the_bus(loop: FakeLoop) -> None:
+def test_programs_of_a_system_bus_outlive_it(loop: FakeLoop) -> None:
     before = os.listdir("/proc/self/fd")
-    started = launcher(loop)
+    started = launcher(loop, type_="system")
     child = started.start(service("/bin/sleep 1000"), {}, pytest.fail)
     started.close()
     assert isinstance(child, Child)
@@ -137,6 +138,64 @@ def test_programs_outlive_the_bus(loop: FakeLoop) -> None:
     assert os.listdir("/proc/self/fd") == before
     os.kill(child.pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == -signal.SIGTERM
+
+
+def start_family(
+    loop: FakeLoop, started: ServiceLauncher, folder: Path, script: str
+) -> tuple[Child, int]:
+    """A shell that writes the pid of a program to OUT, and a pidfd of that program."""
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    command = f"/bin/sh -c '{script}'".replace("OUT", str(fifo))
+    child = started.start(service(command), {}, pytest.fail)
+    pidfd = os.pidfd_open(int(fifo.read_text()))
+    assert isinstance(child, Child)
+    return child, pidfd
+
+
+def has_ended(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 10)[0])
+
+
+def test_programs_of_a_session_bus_end_with_it(loop: FakeLoop, tmp_path: Path) -> None:
+    """With what they have started in their session."""
+    before = os.listdir("/proc/self/fd")
+    started = launcher(loop)
+    child, grandchild = start_family(loop, started, tmp_path, "sleep 1000 & echo $! >OUT; wait")
+    started.close()
+    started.wait(time.monotonic() + 100)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)  # it was
+    assert has_ended(grandchild)
+    os.close(grandchild)
+    assert not loop.handlers
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_who_does_not_end_is_not_waited_for(loop: FakeLoop, tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    started = launcher(loop)
+    script = 'trap "" TERM; echo $$ >OUT; while :; do sleep 1000; done'
+    child, pidfd = start_family(loop, started, tmp_path, script)
+    started.close()
+    started.wait(time.monotonic())
+    assert not loop.handlers
+    os.killpg(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    os.close(pidfd)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_who_ends_later_is_reaped_while_the_loop_runs(loop: FakeLoop) -> None:
+    started = launcher(loop)
+    child = started.start(service("/bin/sleep 1000"), {}, pytest.fail)
+    started.close()
+    while loop.handlers:
+        loop.serve()
+    assert isinstance(child, Child)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+    started.wait(time.monotonic() + 100)
 
 
 @pytest.fixture
