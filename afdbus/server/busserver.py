@@ -59,6 +59,8 @@ class BusServer:
         self.loop = loop
         self.journal = journal
         self.violations = 0
+        # Called when a connection was closed.
+        self.on_farewell: Callable[[], None] = lambda: None
         self._listeners = listeners
         self._keyring = keyring
         self._own_uid = own_uid
@@ -213,6 +215,7 @@ class BusServer:
         self._fds.discard(connection)
         self._resting = False
         self._check_listening()
+        self.on_farewell()
 
     # -- the bus's host ------------------------------------------------------------------------
 

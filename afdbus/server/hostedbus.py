@@ -72,7 +72,9 @@ class HostedBus:
         self._close = close
         self._closed = False
         self._waiting: dict[str, trio.Event] = {}
+        self._change = trio.Event()
         server.bus.on_owner = self._has_owner
+        server.on_farewell = self._has_changed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{' closed' if self._closed else ''}>"
@@ -90,12 +92,17 @@ class HostedBus:
     def messages(self) -> list[str]:
         """The last messages and refusals, a line each, the oldest first.
 
-        Empty unless `create_bus` was told how many to keep.
+        Empty unless `create_bus` was told how many to keep.  What was sent before is in.
         """
+        self._settle()
         return [] if self._traffic is None else self._traffic.lines()
 
     def statistics(self) -> BusStatistics:
-        """What there is at this moment, and what was counted since the start."""
+        """What there is at this moment, and what was counted since the start.
+
+        What clients did before, such as to close a connection, was done.
+        """
+        self._settle()
         bus = self._server.bus
         return BusStatistics(
             connections=tuple(
@@ -121,18 +128,44 @@ class HostedBus:
 
         Raises BusClosedError when the bus is closed before.
         """
-        await trio.lowlevel.checkpoint()
         owners = self._server.bus.names.owners
+        self._settle()
         while name not in owners:
             self._check_open()
             await self._waiting.setdefault(name, trio.Event()).wait()
         self._check_open()
-        return owners[name].name
+        owner = owners[name].name
+        # What is known already is told even to those who have no time.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return owner
+
+    async def wait_until(self, holds: Callable[[BusStatistics], bool]) -> None:
+        """Wait until `holds(statistics())`: asked now, and whenever a name, unique ones included,
+        gets an owner or a connection ends.
+
+        Raises BusClosedError when the bus is closed before.
+        """
+        while True:
+            self._check_open()
+            if holds(self.statistics()):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            await self._change.wait()
 
     def _has_owner(self, name: str) -> None:
         event = self._waiting.pop(name, None)
         if event is not None:
             event.set()
+        self._has_changed()
+
+    def _has_changed(self) -> None:
+        if self._change.statistics().tasks_waiting:
+            self._change.set()
+            self._change = trio.Event()
+
+    def _settle(self) -> None:
+        if not self._closed:
+            self._server.loop.settle()
 
     def socket(
         self,
@@ -173,6 +206,7 @@ class HostedBus:
             for event in self._waiting.values():
                 event.set()
             self._waiting.clear()
+            self._has_changed()
 
     def abandon(self) -> None:
         """Its host was left to the parent of this process."""

@@ -35,6 +35,8 @@ LINGER = 0.02
 REST = 3600.0
 # As many events as are served in one pass.
 EVENTS = 256
+# How many passes those who ask what clients have done wait for those who never stop.
+SETTLING = 256
 
 
 class Heavy(Protocol):
@@ -128,6 +130,17 @@ class Loop:
 
     def _wake(self) -> None:
         self.wake()
+
+    def settle(self) -> None:
+        """Serve all that is ready now: what clients did before this call is done after it.
+
+        For tasks that ask; the loop itself is asleep in an await meanwhile.
+        """
+        for _ in range(SETTLING):
+            events = self._poller.poll(0, EVENTS)
+            if not (events or self._heavy or self._again or self.touched or self._closing):
+                return
+            self.one_pass(events)
 
     # -- the loop ----------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -55,8 +56,19 @@ class ThreadBus:
         """The last messages and refusals; see `HostedBus.messages`.  Also of a closed bus."""
         return self._host._look(lambda: self._bus.messages)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def statistics(self) -> BusStatistics:
-        """What there is at this moment, and what was counted since the start."""
+        """What there is at this moment; see `HostedBus.statistics`."""
         return self._host._look(self._bus.statistics)
 
     def wait_for_name(self, name: str, timeout: float | None = None) -> str:
@@ -64,7 +76,19 @@ class ThreadBus:
 
         Raises TimeoutError, or BusClosedError when the bus is closed before.
         """
-        return self._host._wait(lambda: self._bus.wait_for_name(name), timeout, f"owns {name}")
+        return self._host._wait(
+            lambda: self._bus.wait_for_name(name), timeout, f"nobody owns {name}"
+        )
+
+    def wait_until(
+        self, holds: Callable[[BusStatistics], bool], timeout: float | None = None
+    ) -> None:
+        """Wait until `holds(statistics())`, at most `timeout` seconds; see `HostedBus.wait_until`.
+
+        `holds` is called in the host's thread.  Raises TimeoutError, or BusClosedError when the
+        bus is closed before.
+        """
+        self._host._wait(lambda: self._bus.wait_until(holds), timeout, "it does not hold")
 
     def socket(
         self,
@@ -177,40 +201,64 @@ class ThreadHost:
 
     # -- the thread ----------------------------------------------------------------------------
 
+    # Not by trio.from_thread, which refuses to serve a thread that runs trio itself: a trio task
+    # may ask us, too, though it holds up its own run meanwhile.
+
     def _do(self, deed: Callable[[], T]) -> T:
         """Do it in the host's thread.  Raises BusClosedError."""
-        with _closed_is_told():
-            return trio.from_thread.run_sync(deed, trio_token=self._alive())
+        answer: Future[T] = Future()
+
+        def answered() -> None:
+            try:
+                answer.set_result(deed())
+            except BaseException as error:  # the caller's, whatever it is
+                answer.set_exception(error)
+
+        self._soon(answered)
+        return answer.result()
 
     def _look(self, question: Callable[[], T]) -> T:
         """Ask in the host's thread; here, where that has ended and nothing changes any more."""
         try:
             return self._do(question)
         except BusClosedError:
+            if self._thread is not None:
+                self._thread.join()
             return question()
 
     def _wait(self, wait: Callable[[], Awaitable[T]], timeout: float | None, what: str) -> T:
-        async def in_time() -> T:
-            with trio.move_on_after(math.inf if timeout is None else timeout):
-                return await wait()
-            raise TimeoutError(f"after {timeout} s nobody {what}")
+        answer: Future[T] = Future()
 
-        with _closed_is_told():
-            return trio.from_thread.run(in_time, trio_token=self._alive())
+        async def answered() -> None:
+            try:
+                with trio.move_on_after(math.inf if timeout is None else timeout):
+                    answer.set_result(await wait())
+                    return
+                answer.set_exception(TimeoutError(f"after {timeout} s {what}"))
+            except trio.Cancelled:
+                answer.set_exception(BusClosedError("the host was closed meanwhile"))
+                raise
+            except BaseException as error:  # the caller's, whatever it is
+                answer.set_exception(error)
+
+        def begin() -> None:
+            try:
+                trio.lowlevel.spawn_system_task(answered)
+            except RuntimeError:  # the run is at its end
+                answer.set_exception(BusClosedError("the host was closed meanwhile"))
+
+        self._soon(begin)
+        return answer.result()
+
+    def _soon(self, deed: Callable[[], None]) -> None:
+        """Let the host's thread do it; raises BusClosedError, and then it is never done."""
+        if not self.is_open or self._token is None:
+            raise BusClosedError("the host is closed")
+        try:
+            self._token.run_sync_soon(deed)
+        except trio.RunFinishedError:
+            raise BusClosedError("the host was closed meanwhile") from None
 
     def _close(self, bus: HostedBus) -> None:
         self._buses.pop(bus, None)
         self._do(bus.close)
-
-    def _alive(self) -> trio.lowlevel.TrioToken:
-        if not self.is_open or self._token is None:
-            raise BusClosedError("the host is closed")
-        return self._token
-
-
-@contextlib.contextmanager
-def _closed_is_told() -> Iterator[None]:
-    try:
-        yield
-    except (trio.RunFinishedError, trio.Cancelled):
-        raise BusClosedError("the host was closed meanwhile") from None

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
+import trio
 from kit import ClosedError, RawClient, method_return, peer_call, signal
 
-from afdbus import BusClosedError, ThreadBus, ThreadHost
+from afdbus import BusClosedError, BusStatistics, ThreadBus, ThreadHost
 
 Connect = Callable[[ThreadBus], RawClient]
 
@@ -30,13 +31,16 @@ def test_two_clients_talk(host: ThreadHost, connect: Connect) -> None:
     assert (answer.reply_serial, answer.args) == (serial, ("there",))
 
 
-def test_errors_come_out_as_they_are(host: ThreadHost) -> None:
+def test_errors_come_out_as_they_are(host: ThreadHost, connect: Connect) -> None:
     bus = host.create_bus()
     with pytest.raises(OSError) as caught:  # noqa: PT011
         host.create_bus(bus.name)
     assert caught.value.errno == errno.EADDRINUSE
     with pytest.raises(TimeoutError, match=r"nobody owns com\.example\.Never"):
         bus.wait_for_name("com.example.Never", timeout=0)
+    client = connect(bus)
+    client.own("com.example.A")
+    assert bus.wait_for_name("com.example.A", timeout=0) == client.name
 
 
 def test_closing_a_bus(host: ThreadHost, connect: Connect) -> None:
@@ -192,3 +196,53 @@ def test_a_forked_child_keeps_nothing(host: ThreadHost, connect: Connect) -> Non
         host.create_bus(bus.name)
         os.close(release)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_was_sent_before_is_in(host: ThreadHost, connect: Connect) -> None:
+    """And who has closed is gone: nobody has to wait before he asks."""
+    bus = host.create_bus(messages=1)
+    client, other = connect(bus), connect(bus)
+    for number in range(50):
+        client.send(signal("Changed", "u", number))
+        assert bus.messages[-1].endswith(f"Changed({number})")
+    other.close()
+    assert [who.name for who in bus.statistics().connections] == [client.name]
+
+
+def test_waiting_until_something_holds(host: ThreadHost, connect: Connect) -> None:
+    bus = host.create_bus()
+
+    def are_two(now: BusStatistics) -> bool:
+        return len(now.connections) == 2
+
+    waiting = threading.Thread(target=bus.wait_until, args=[are_two, 60])
+    waiting.start()
+    connect(bus)
+    connect(bus)
+    waiting.join()
+    bus.wait_until(are_two, timeout=0)
+    with RawClient(bus.address), pytest.raises(TimeoutError):
+        bus.wait_until(lambda now: now.incomplete == 0, timeout=0)
+    bus.wait_until(lambda now: now.incomplete == 0, timeout=60)
+    with pytest.raises(ZeroDivisionError):
+        bus.wait_until(lambda now: 1 // 0 == 0)
+
+
+def test_a_bus_may_be_closed_by_with(host: ThreadHost, connect: Connect) -> None:
+    with host.create_bus() as bus:
+        client = connect(bus)
+    assert bus.closed
+    client.closed()
+
+
+def test_a_trio_task_may_ask(host: ThreadHost, connect: Connect) -> None:
+    async def ask() -> None:
+        bus = host.create_bus(messages=5)
+        client = connect(bus)
+        client.own("com.example.A")
+        assert await trio.to_thread.run_sync(bus.wait_for_name, "com.example.A") == client.name
+        assert bus.wait_for_name("com.example.A") == client.name
+        assert len(bus.messages) == 5
+        bus.close()
+
+    trio.run(ask)
