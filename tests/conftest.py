@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+pytest_plugins = ["pytester"]
 pytest.register_assert_rewrite("kit")
 
 from kit import DAEMONS, Daemon, RawClient, busconfig  # noqa: E402

@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "server": (4, {"bus", "config", "sasl", "host", "wire", "identity", "limits", "errors"}),
     "client": (5, {"sasl", "wire", "errors"}),
     "tools": (5, {"config", "policy", "host", "wire", "identity", "limits", "errors"}),
-    "pytest_plugin": (6, {"client", "server", "config"}),
+    "pytest_plugin": (6, {"server", "config", "errors"}),
     "daemon_cli": (6, {"server", "bus", "config", "host", "errors"}),
     "cli": (7, {"daemon_cli", "tools"}),
     "__main__": (8, {"cli", "daemon_cli"}),

@@ -35,9 +35,11 @@ class BusStatistics(NamedTuple):
     """A bus at one moment.
 
     `connections` have said Hello, `incomplete` ones have not.  `names` are the well-known names
-    with the unique names of their owners.  `children` are the processes of services that the bus
-    started.  `dropped` counts messages that a full receiver has missed, `violations` clients that
-    were cut off for breaking the protocol, `match_rules` rules of all clients.
+    with the unique names of their owners, `match_rules` the rules of all clients.  `children` are
+    the processes of services that the bus started; of a closed bus those that it left running.
+    `messages` counts all that was kept for `HostedBus.messages` since the start, `dropped` messages
+    that a full receiver has missed, `violations` clients that were cut off for breaking the
+    protocol.
     """
 
     connections: tuple[ConnectionInfo, ...]
@@ -45,6 +47,7 @@ class BusStatistics(NamedTuple):
     names: dict[str, str]
     match_rules: int
     children: tuple[int, ...]
+    messages: int
     dropped: int
     violations: int
 
@@ -71,6 +74,7 @@ class HostedBus:
         self._traffic = traffic
         self._close = close
         self._closed = False
+        self._left: tuple[int, ...] = ()  # children, when it was closed
         self._waiting: dict[str, trio.Event] = {}
         self._change = trio.Event()
         server.bus.on_owner = self._has_owner
@@ -118,7 +122,8 @@ class HostedBus:
             incomplete=bus.incomplete,
             names={name: bus.names.owners[name].name for name in bus.names.queues},
             match_rules=bus.rule_count,
-            children=tuple(self._server.children),
+            children=self._left or tuple(self._server.children),
+            messages=0 if self._traffic is None else self._traffic.count,
             dropped=bus.dropped,
             violations=self._server.violations,
         )
@@ -202,6 +207,7 @@ class HostedBus:
         """`aclose` without letting other tasks run."""
         if not self._closed:
             self._closed = True
+            self._left = tuple(self._server.children)
             self._close(self)
             for event in self._waiting.values():
                 event.set()

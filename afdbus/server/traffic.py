@@ -25,9 +25,10 @@ MAX_TEXT = 400
 class Traffic:
     """The last `size` messages and refusals of one bus."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "count")
 
     def __init__(self, size: int) -> None:
+        self.count = 0  # all there were
         self._entries: deque[str | tuple[Header, str, int, bytes, int]] = deque(maxlen=size)
 
     def message(self, message: Message) -> None:
@@ -35,10 +36,12 @@ class Traffic:
         sender = BUS_NAME if message.sender is None else message.sender.name or "(nameless)"
         size = len(message.body)
         body = bytes(message.body) if size <= MAX_BODY else b""
+        self.count += 1
         self._entries.append((message.header, sender, message.serial, body, size))
 
     def refused(self, text: str) -> None:
         """Something was refused; `text` names the rule."""
+        self.count += 1
         self._entries.append("refused: " + one_line(text))
 
     def lines(self) -> list[str]:
