@@ -221,7 +221,7 @@ async def test_messages_show_a_refusal_with_its_rule(host: Host) -> None:
         assert answer[-1].error_name == "org.freedesktop.DBus.Error.AccessDenied"
     text = "\n".join(bus.messages)
     assert "org.freedesktop.DBus.RequestName('com.example.Mine', 0)" in text
-    assert "[<policy>:2]" in text
+    assert '[<deny own="com.example.Mine"/> <policy>:2]' in text
     assert "org.freedesktop.DBus.Error.AccessDenied" in text
 
 
