@@ -37,7 +37,7 @@ OF_A_GROUP = OPEN_POLICY.replace("""<allow own="*"/>""", "") + """
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_p40_who_cannot_be_judged_anew_keeps_the_old_policy(
+def test_dbus_343_p40_who_cannot_be_judged_anew_keeps_the_old_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     """The kernel has not told its groups, and the user database knows it no more."""

@@ -223,7 +223,7 @@ def test_introspection(program: Callable[[str], str]) -> None:
     assert out == reference
 
 
-def test_light_imports_before_the_address_is_printed() -> None:
+def test_p32_light_imports_before_the_address_is_printed() -> None:
     code = "import sys; import afdbus.daemon_cli, afdbus.config.load; print(*sys.modules)"
     modules = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True

@@ -145,7 +145,7 @@ def test_p5_strictness_is_what_shows_bugs_in_tests(
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_p6_a_number_used_again_gets_nothing_of_its_former_owner(
+def test_broker_v36_p6_a_number_used_again_gets_nothing_of_its_former_owner(
     victim: Callable[..., Victim], seed: int
 ) -> None:
     """In one batch: who is cut off, messages for it, and newcomers who get its number."""

@@ -316,7 +316,7 @@ def test_open_to_all(guarded: Daemon, alice: RawClient) -> None:
 
 
 @ROOT
-def test_connecting_is_refused_after_begin(kind: str) -> None:
+def test_cve_2005_0201_connecting_is_refused_after_begin(kind: str) -> None:
     """Without a rule only the daemon's own uid gets in: OK, BEGIN, and the connection ends."""
     policy = RULES.replace('<allow user="*"/>', "")
     with Daemon(kind, busconfig(policy=policy)) as daemon:

@@ -89,7 +89,9 @@ def test_p11_same_header_with_fds_again_and_again(
         assert contents(bob.receive_call().fds) == [number]
 
 
-def test_fds_of_two_messages_in_one_write(alice: RawClient, bob: RawClient, files: Files) -> None:
+def test_cve_2014_3533_fds_of_two_messages_in_one_write(
+    alice: RawClient, bob: RawClient, files: Files
+) -> None:
     """What comes at once belongs to the messages in their order."""
     one, two = files(1), files(2)
     data = b"".join(

@@ -64,7 +64,7 @@ def test_match_rules(start: Start) -> None:
     daemon.connect().match("member='B'")
 
 
-def test_open_calls(start: Start) -> None:
+def test_cve_2014_3638_open_calls(start: Start) -> None:
     daemon = start(max_replies_per_connection=2)
     alice, bob, carol = daemon.connect(), daemon.connect(), daemon.connect()
     alice.send(peer_call(bob.name))
@@ -111,7 +111,7 @@ def test_connections_of_a_user(start: Start) -> None:
     carol.hello()
 
 
-def test_incomplete_connections(start: Start) -> None:
+def test_cve_2014_3639_incomplete_connections(start: Start) -> None:
     """Newcomers wait until one of the others is through; nobody is turned away."""
     daemon = start(max_incomplete_connections=2)
     alice, bob = daemon.join(), daemon.join()
@@ -203,7 +203,7 @@ def test_p11_7_room_is_looked_for_each_time(start: Start) -> None:
         bob.sync()
 
 
-def test_outgoing_fds(start: Start) -> None:
+def test_cve_2014_3636_outgoing_fds(start: Start) -> None:
     daemon = start(max_outgoing_unix_fds=3)
     alice, bob = daemon.connect(), daemon.connect()
     fd = os.memfd_create("kit")

@@ -126,7 +126,7 @@ def test_header_fields_in_any_order(alice: RawClient, bob: RawClient) -> None:
     assert deliver(alice, bob, message).brief == ("call", "M", "x")
 
 
-def test_big_endian_arrives_big_endian(alice: RawClient, bob: RawClient) -> None:
+def test_cve_2011_2200_big_endian_arrives_big_endian(alice: RawClient, bob: RawClient) -> None:
     value = {"key": ("u", 9)}
     message = peer_call(bob.name, "Big", "sqa{sv}", "x", 7, value, little=False)
     received = deliver(alice, bob, message)

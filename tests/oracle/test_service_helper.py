@@ -121,7 +121,7 @@ def test_without_a_user_nothing_is_started(begin: Callable[..., Daemon]) -> None
     assert not (daemon.directory / "out").exists()
 
 
-def test_the_environment_is_nobodys_to_change(begin: Callable[..., Daemon]) -> None:
+def test_cve_2012_3524_the_environment_is_nobodys_to_change(begin: Callable[..., Daemon]) -> None:
     alice = begin("exit 1").connect()
     assert refusal(alice, call("UpdateActivationEnvironment", "a{ss}", {"A": "1"})) == (
         "AccessDenied",

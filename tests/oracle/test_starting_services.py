@@ -352,7 +352,7 @@ def test_no_program(services: Services, command: str, text: str) -> None:
     assert error_of(alice, peer_call(NAME, "A")) == expected
 
 
-def test_unclosed_quotes(services: Services) -> None:
+def test_cve_2022_31212_unclosed_quotes(services: Services) -> None:
     (alice,) = join(services, 1)
     for number, command in enumerate(UNCLOSED):
         name = f"com.example.N{number}"

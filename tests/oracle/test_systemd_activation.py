@@ -351,7 +351,7 @@ def test_systemd_may_not_be_asked(begin: Callable[..., Daemon]) -> None:
     assert manager.sync() == []
 
 
-def test_held_messages_are_judged_again(begin: Callable[..., Daemon]) -> None:
+def test_cve_2014_3477_held_messages_are_judged_again(begin: Callable[..., Daemon]) -> None:
     """CVE-2014-3477: systemd gets what it may have, and its name in any case."""
     rule = '<deny receive_interface="com.example.Interface" receive_type="method_call"/>'
     daemon = begin(policy=POLICY.format(rule=rule))

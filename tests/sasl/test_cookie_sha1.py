@@ -77,7 +77,7 @@ def test_names_and_numbers(user: str, keyring: CookieKeyring) -> None:
 
 
 @pytest.mark.parametrize("user", ["", "no-such-user", str(ME + 1), "-1", "r\0t", "\udcff", "1e0"])
-def test_strangers(user: str, keyring: CookieKeyring, tmp_path: Path) -> None:
+def test_cve_2019_12749_strangers(user: str, keyring: CookieKeyring, tmp_path: Path) -> None:
     line = f"AUTH DBUS_COOKIE_SHA1 {user.encode('utf-8', 'surrogateescape').hex()}\r\n".encode()
     assert server(keyring).receive(b"\0" + line) == REFUSED
     assert not (tmp_path / ".dbus-keyrings").exists()
@@ -171,6 +171,14 @@ def test_names_and_numbers_for_daemons(user: str, connect: Connect) -> None:
     with connect() as there:
         there.send_bytes(b"\0" + auth(user))
         assert there.read_line().startswith("DATA ")
+
+
+@pytest.mark.parametrize("user", ["no-such-user", str(ME + 1), "-1"])
+def test_cve_2019_12749_strangers_for_daemons(user: str, connect: Connect) -> None:
+    """Nobody's home but the daemon's own is looked into, whatever is linked there."""
+    with connect() as there:
+        there.send_bytes(b"\0" + auth(user))
+        assert there.read_line() == REFUSED.decode().rstrip()
 
 
 @pytest.mark.parametrize("text", ["", "x", " ", " x", "x ", "x 00"])
