@@ -98,6 +98,7 @@ def test_cve_2014_3635_one_descriptor_more_than_asked(
 def test_cve_2014_7824_many_clients_with_many_descriptors(start: Start) -> None:
     """As many as the daemon may have: it has made that as many as it can be."""
     daemon = start()
+    daemon.connect().alive()
     soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     assert soft >= min(hard, 65536)
 
