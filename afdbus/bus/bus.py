@@ -12,6 +12,7 @@ from afdbus.bus.activation import Activations
 from afdbus.bus.driver.interfaces import INTERFACES
 from afdbus.bus.matchindex import MatchIndex
 from afdbus.bus.names import Names
+from afdbus.bus.overflow import DROP_IN, FullReceiver, Overflows
 from afdbus.bus.plan import Plans
 from afdbus.bus.replies import TIMEOUT, Replies
 from afdbus.bus.versions import Versions
@@ -56,6 +57,7 @@ class Bus:
         touched: list[Outbox],
         wake_at: Callable[[float], None],
         type_: str | None = None,
+        full_receiver: FullReceiver = DROP_IN,
         systemd_activation: bool = False,
     ) -> None:
         self.guid = guid
@@ -89,6 +91,7 @@ class Bus:
         self.watched = False
         self.replies = Replies(self)
         self.activations = Activations(self)
+        self.overflows = Overflows(self, full_receiver)
         self.versions = Versions()
         self.touched = touched
 
@@ -130,9 +133,16 @@ class Bus:
         self._stats_serial += 1
         return self._stats_serial
 
-    def drop(self) -> None:
-        """A message was not delivered since its receiver's queue is full (S32)."""
+    def drop(self, receiver: Peer) -> None:
+        """A message was not delivered since the receiver's queue is full (S32)."""
         self.dropped += 1
+        receiver.dropped = count = receiver.dropped + 1
+        if not count & count - 1:
+            # At 1, 2, 4, 8: the log must not be filled by whoever does not read.
+            self.journal.warning(
+                f"Connection {receiver.name} ({self.host.describe(receiver.identity)}) has missed "
+                f"{count} messages since its queue is full"
+            )
 
     # -- policy ------------------------------------------------------------------------------
 
@@ -273,17 +283,13 @@ class Bus:
     def expire(self) -> None:
         """Answer the calls whose reply_timeout is over, and those for a name that does not come."""
         self.activations.expire()
+        self.overflows.expire()
         for caller, serial in self.replies.expire():
             delivery.send_error(self, caller, serial, BusError(NO_REPLY, TIMEOUT))
 
     def relieve(self, sender: Peer) -> None:
         """Some of a paused sender's messages were delivered or dropped: may it go on?"""
-        limits = self.limits
-        if (
-            sender.paused
-            and sender.charged <= limits.max_incoming_bytes
-            and sender.charged_fds <= limits.max_incoming_unix_fds
-        ):
+        if sender.paused and not sender.has_to_wait():
             sender.paused = False
             if sender.alive:
                 sender.port.resume()

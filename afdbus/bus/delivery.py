@@ -36,6 +36,12 @@ def push(message: Message, receiver: Peer) -> None:
     """
     box = receiver.outbox
     payer = None if receiver.monitor else message.sender
+    bus = receiver.bus
+    if box.blocked and not bus.overflows.drops and box.is_full(bus.limits) and not box.shut:
+        if payer is None and message.header.reply_serial:
+            payer = receiver
+        if not bus.overflows.admit(receiver, payer):
+            return
     for piece in message.pieces(payer):
         box.push(piece)
     if box.blocked:
@@ -132,9 +138,10 @@ def cast_by_arguments(bus: Bus, message: Message, plan: Plan, piece: bytes) -> N
 
 def push_counted(bus: Bus, box: Outbox, piece: bytes, sender: Peer | None) -> None:
     """Append to a full outbox, or drop and count the drop when its limit is reached."""
-    if box.is_full(bus.limits):
-        bus.drop()
-    else:
+    receiver = box.peer
+    if receiver is None:
+        return  # it is shut
+    if not box.is_full(bus.limits) or bus.overflows.admit(receiver, sender):
         box.push(piece)
         box.charge(len(piece), sender)
 
@@ -176,7 +183,7 @@ def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
         return
     show_refusal(bus, message, denial, receiver, answers)
     if denial.complaint is FULL:
-        bus.drop()  # and not logged: a peer that does not read would fill the log
+        bus.drop(receiver)  # and not logged: a peer that does not read would fill the log
     else:
         log(denial, message, receiver, answers)
 
@@ -278,7 +285,7 @@ def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> 
 
 def has_room(bus: Bus, message: Message, peer: Peer) -> bool:
     """Whether the peer's queue takes one more; if not, the drop is counted."""
-    if peer.outbox.is_full(bus.limits):
-        bus.drop()
+    if peer.outbox.is_full(bus.limits) and (bus.overflows.drops or peer.monitor):
+        bus.drop(peer)
         return False
     return True

@@ -92,7 +92,8 @@ def judge(
 
 
 def _room(receiver: Peer) -> Denial | None:
-    if receiver.outbox.is_full(receiver.bus.limits):
+    bus = receiver.bus
+    if bus.overflows.drops and receiver.outbox.is_full(bus.limits):
         return Denial(LIMITS_EXCEEDED, FULL, None)
     return None
 

@@ -60,6 +60,7 @@ class Outbox:
     `touched` is the batch's list of outboxes with something to write.  While `blocked` (the socket
     was full), `size` is the number of bytes that wait, and `charges` says whose they are: pairs of
     bytes and sender, in the order of the pieces; the sender is None for what nobody is charged for.
+    `waiting` are the senders that are not read from until no more waits here than `room` allows.
     """
 
     __slots__ = (
@@ -70,12 +71,15 @@ class Outbox:
         "offset",
         "peak_fds",
         "peak_size",
+        "peer",
         "pieces",
         "port",
+        "room",
         "send",
         "shut",
         "size",
         "touched",
+        "waiting",
     )
 
     def __init__(self, touched: list[Outbox]) -> None:
@@ -89,6 +93,9 @@ class Outbox:
         self.offset = 0
         self.backlog: deque[Piece] | None = None
         self.charges: deque[tuple[int, Peer | None]] | None = None
+        self.waiting: dict[Peer, None] | None = None
+        self.room: Limits | None = None
+        self.peer: Peer | None = None
         # The server's: who writes this outbox, and the first thing it tries.
         self.port: object = None
         self.send: Callable[[bytes], int] | None = None
@@ -154,7 +161,11 @@ class Outbox:
             left -= rest
             self.offset = 0
             self.backlog.popleft()
-        return self._discharge(count)
+        relieved = self._discharge(count)
+        if self.waiting is not None and self.room is not None and not self.is_full(self.room):
+            relieved += self.waiting
+            self.waiting = None
+        return relieved
 
     def spend_fds(self) -> list[Peer]:
         """The descriptors of the first piece were sent with its first bytes; the rest is bytes."""
@@ -213,7 +224,10 @@ class Outbox:
             if sender is not None:
                 sender.discharge(count + PIECE_COST)
                 relieved[sender] = None
+        relieved.update(self.waiting or {})
+        self.waiting = None
         self.pieces.clear()
+        self.peer = None
         self.send = None
         self.fds = 0
         self.unblock()

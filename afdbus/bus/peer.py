@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from afdbus.bus.overflow import may_go_on
 from afdbus.bus.plan import Plans
 from afdbus.wire.message import destination_field
 
@@ -50,7 +51,8 @@ class Peer:
     (serial, callee) -> when it times out, or None; `callers` and `callees` say who may have such
     calls with whom, so that a farewell need not search everywhere.  `version` changes with
     whatever may change a decision about a message addressed to it.  `charged` bytes and
-    `charged_fds` descriptors of its messages wait in the outboxes of others.
+    `charged_fds` descriptors of its messages wait in the outboxes of others; `waits_for` are those
+    of them that it has overfilled.  `dropped` counts the messages that it has missed.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Peer:
         "charged_fds",
         "charged_messages",
         "destination",
+        "dropped",
         "identity",
         "may_have_replies",
         "monitor",
@@ -85,6 +88,7 @@ class Peer:
         "serial",
         "shared",
         "version",
+        "waits_for",
     )
 
     def __init__(
@@ -100,6 +104,7 @@ class Peer:
         self.identity = identity
         self.policy = policy
         self.outbox = outbox
+        outbox.peer = self
         self.port = port
         self.can_fds = can_fds
         self.alive = True
@@ -129,6 +134,8 @@ class Peer:
         self.charged_messages = 0
         self.peak_charged = self.peak_charged_fds = 0
         self.paused = False
+        self.dropped = 0
+        self.waits_for: dict[Outbox, None] | None = None
         self.serial = 0
 
     def __repr__(self) -> str:
@@ -162,6 +169,15 @@ class Peer:
             return
         for rule in self.rules:
             versions.bump(rule.interface, rule.member)
+
+    def has_to_wait(self) -> bool:
+        """Whether so much that it has sent waits for others that it must not send more now."""
+        limits = self.bus.limits
+        return (
+            self.charged > limits.max_incoming_bytes
+            or self.charged_fds > limits.max_incoming_unix_fds
+            or (self.waits_for is not None and not may_go_on(self))
+        )
 
     def charge(self, count: int) -> None:
         """A message of this peer, of `count` bytes, waits for a receiver."""

@@ -44,6 +44,9 @@ class Port(Protocol):
     def close(self) -> None:
         """End the connection after what is queued was offered to the socket once."""
 
+    def cut(self) -> None:
+        """End the connection soon, without writing anything more."""
+
     def active(self) -> None:
         """The peer has said Hello: it is no incomplete connection any more."""
 

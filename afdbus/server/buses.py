@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from afdbus.bus.overflow import DROP_IN, FullReceiver
 from afdbus.server.busserver import BusServer
 from afdbus.server.launcher import DEFAULT, Starting
 from afdbus.wire.address import new_guid
@@ -57,6 +58,7 @@ class Buses:
         *,
         guid: str | None = None,
         journal: Journal | None = None,
+        full_receiver: FullReceiver = DROP_IN,
     ) -> BusServer:
         """Serve a new bus on `listeners`, which are its own from now on.
 
@@ -72,6 +74,7 @@ class Buses:
             journal=journal or self._journal,
             keyring=self._keyring,
             starting=self._starting,
+            full_receiver=full_receiver,
         )
         self._servers[server] = None
         return server

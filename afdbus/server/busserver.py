@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from afdbus.bus.bus import Bus
+from afdbus.bus.overflow import DROP_IN, FullReceiver
 from afdbus.config.services import ServiceFiles
 from afdbus.errors import ProtocolViolation
 from afdbus.host.credentials import command_of, identity_of
@@ -55,6 +56,7 @@ class BusServer:
         journal: Journal,
         keyring: Keyring | None,
         starting: Starting = DEFAULT,
+        full_receiver: FullReceiver = DROP_IN,
     ) -> None:
         self.loop = loop
         self.journal = journal
@@ -99,6 +101,7 @@ class BusServer:
             wake_at=lambda when: timers.call_at(when, self.bus.expire),
             type_=config.type,
             systemd_activation=starting.by_systemd,
+            full_receiver=full_receiver,
         )
         self.door = Door(self.bus, allow_anonymous=config.allow_anonymous)
         self._check_listening()

@@ -95,7 +95,10 @@ class Connection:
                 self._violated(violation)
                 return
             size = len(data)
-            if pos != size or size == LARGE or not size or ancillary or peer.charged:  # type: ignore[union-attr]
+            if (
+                pos != size or size == LARGE or not size or ancillary
+                or peer.charged or peer.waits_for  # type: ignore[union-attr]
+            ):  # fmt: skip
                 self._after_read(data, pos, spent)
             return
         if event & OUT:
@@ -262,14 +265,9 @@ class Connection:
 
     def _after_turn(self, peer: Peer) -> None:
         """Back-pressure, and the time that descriptors may wait for their message."""
-        if peer.charged or peer.charged_fds:
-            limits = peer.bus.limits
-            if (
-                peer.charged > limits.max_incoming_bytes
-                or peer.charged_fds > limits.max_incoming_unix_fds
-            ):
-                peer.paused = True
-                self._set_interest((self._interest or 0) & ~IN)
+        if peer.has_to_wait():
+            peer.paused = True
+            self._set_interest((self._interest or 0) & ~IN)
         fds = self._intake.fds
         if fds is None:
             self._server.fds_taken(self)
@@ -314,6 +312,9 @@ class Connection:
             self._after_turn(self.peer)
 
     # -- the bus's port ----------------------------------------------------------------------
+
+    def cut(self) -> None:
+        self._server.loop.again(self.close)
 
     def active(self) -> None:
         self._server.completed(self)

@@ -152,6 +152,9 @@ class FakeConnection:
     def close(self) -> None:
         self.world.leave(self)
 
+    def cut(self) -> None:
+        self.close()
+
     def active(self) -> None:
         pass
 
