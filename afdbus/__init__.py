@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from afdbus.errors import BusClosedError
-    from afdbus.server.host import Host
-    from afdbus.server.hostedbus import BusStatistics, ConnectionInfo, HostedBus
+    from afdbus.server.host import Host, HostedBus
+    from afdbus.server.hostedbus import BusStatistics, ConnectionInfo
+    from afdbus.server.recipe import BusOptions
     from afdbus.server.threadhost import ThreadBus, ThreadHost
 
 __version__ = "0.1.0"
@@ -30,16 +31,18 @@ __version__ = "0.1.0"
 # Imported when first asked for: importing afdbus costs next to nothing, trio does not.
 _WHERE = {
     "BusClosedError": "errors",
+    "BusOptions": "server.recipe",
     "BusStatistics": "server.hostedbus",
     "ConnectionInfo": "server.hostedbus",
     "Host": "server.host",
-    "HostedBus": "server.hostedbus",
+    "HostedBus": "server.host",
     "ThreadBus": "server.threadhost",
     "ThreadHost": "server.threadhost",
 }
 
 __all__ = [
     "BusClosedError",
+    "BusOptions",
     "BusStatistics",
     "ConnectionInfo",
     "Host",

@@ -1,35 +1,113 @@
 """Buses inside a trio program: `async with Host() as host: bus = await host.create_bus()`.
 
 Each bus is bound to a name of its own in the abstract namespace of Unix sockets, costs no process,
-and real clients connect to it.  The loop is shared with the program's other tasks, so it never
-lingers (P23), and leaves signals and the garbage collector alone.
+and real clients connect to it.  The loop is one of the program's tasks.
 """
 
 from __future__ import annotations
 
-import os
-import weakref
+import socket
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self, TypeVar, Unpack
 
 import trio
 
-from afdbus.config.load import Text, compose
-from afdbus.config.model import Config, ServiceDirectory
-from afdbus.config.standard import STANDARD
 from afdbus.errors import BusClosedError
 from afdbus.server import task
-from afdbus.server.buses import Buses
-from afdbus.server.hostedbus import HostedBus
-from afdbus.server.loop import Loop
-from afdbus.server.ownname import bind_name, random_name
-from afdbus.server.pythonlog import PythonLog
-from afdbus.server.traffic import Traffic
+from afdbus.server.hostedbus import BusHandle, BusStatistics
+from afdbus.server.hosting import Hosting
+from afdbus.server.recipe import BusOptions
 
-BusType = Literal["session", "system"]
-Configuration = str | os.PathLike[str] | Config | None
+T = TypeVar("T")
+
+
+class HostedBus:
+    """A bus made by `Host.create_bus`; use it in the trio run of its host only.
+
+    `name` is its name in the abstract namespace, without the NUL; `guid` its id, `address` what
+    clients connect to.
+    """
+
+    def __init__(self, handle: BusHandle) -> None:
+        self.name = handle.name
+        self.guid = handle.guid
+        self.address = handle.address
+        self._handle = handle
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}{' closed' if self.closed else ''}>"
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def env(self) -> dict[str, str]:
+        """The variable that leads clients here: of the system bus if the bus is of that type."""
+        return self._handle.env()
+
+    @property
+    def messages(self) -> list[str]:
+        """The last messages and refusals, a line each, the oldest first.
+
+        Empty unless `create_bus` was told how many to keep.  What was sent before is in.
+        """
+        return self._handle.messages
+
+    def statistics(self) -> BusStatistics:
+        """What there is at this moment, and what was counted since the start.
+
+        What clients did before, such as to close a connection, was done.
+        """
+        return self._handle.statistics()
+
+    async def wait_for_name(self, name: str) -> str:
+        """Wait until somebody owns `name`; returns the owner's unique name.
+
+        Raises BusClosedError when the bus is closed before.
+        """
+        return await self._answer(lambda: self._handle.owner(name))
+
+    async def wait_until(self, holds: Callable[[BusStatistics], bool]) -> None:
+        """Wait until `holds(statistics())`: asked now, and whenever a name, unique ones included,
+        gets an owner or a connection ends.
+
+        Raises BusClosedError when the bus is closed before.
+        """
+        await self._answer(lambda: self._handle.holds(holds))
+
+    async def _answer(self, question: Callable[[], T | None]) -> T:
+        """Ask again after each change until there is an answer."""
+        while (answer := question()) is None:
+            event = trio.Event()
+            self._handle.when_changed(event.set)
+            try:
+                await event.wait()
+            finally:
+                self._handle.forget(event.set)
+        # What is known already is told even to those who have no time.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return answer
+
+    def socket(
+        self,
+        uid: int | None = None,
+        gids: Sequence[int] | None = None,
+        pid: int | None = None,
+    ) -> socket.socket:
+        """A socket on which the bus takes whoever speaks for the user `uid` in the groups `gids`.
+
+        Our own user and process unless given; without `gids` the groups of the user database.  In
+        the handshake the client may claim any uid.  Such an identity decides what policy allows;
+        it can do nothing outside the bus, whoever it pretends to be: reload it, start programs,
+        make buses.  The socket is the caller's to close.
+        """
+        return self._handle.socket(uid, gids, pid)
+
+    async def aclose(self) -> None:
+        """Close every connection and give up the name.  Closing twice does nothing."""
+        self._handle.close()
+        await trio.lowlevel.checkpoint()
 
 
 class Host:
@@ -40,29 +118,17 @@ class Host:
     """
 
     def __init__(self) -> None:
-        self._buses: dict[HostedBus, None] = {}
-        self._open = False
-        # Buses with the same configuration share one value, policies and all.
-        self._configs: dict[tuple[str | Text, ...], Config] = {}
-
-    # -- life ----------------------------------------------------------------------------------
-
-    @property
-    def is_open(self) -> bool:
-        return self._open
+        self._hosting: Hosting | None = None
+        self._buses: dict[BusHandle, HostedBus] = {}
 
     async def __aenter__(self) -> Self:
-        if self._open:
+        if self._hosting is not None:
             raise RuntimeError("this host is open already")
-        self._log = PythonLog()
-        self._loop = Loop(self._log)
-        self._served = Buses(self._loop, self._log, None)
+        self._hosting = Hosting()
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
-        nursery.start_soon(task.run, self._loop, name="afdbus")
+        nursery.start_soon(task.run, self._hosting.loop, name="afdbus")
         self._scope = nursery.cancel_scope
-        self._open = True
-        _open_hosts.add(self)
         return self
 
     async def __aexit__(
@@ -71,11 +137,10 @@ class Host:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        self._open = False
-        _open_hosts.discard(self)
-        for bus in self.buses:
-            bus.close()
-        self._loop.stop()
+        hosting, self._hosting = self._hosting, None
+        assert hosting is not None
+        hosting.close()
+        self._buses.clear()
         self._scope.cancel()
         try:
             return await self._manager.__aexit__(kind, error, traceback)
@@ -84,139 +149,26 @@ class Host:
                 return False  # nothing went wrong here: it is raised as it was
             raise
         finally:
-            self._served.close()
-            self._loop.close()
-
-    def abandon(self) -> None:
-        """In a forked child: let go of all sockets without a word to anybody, so that names and
-        connections are the parent's alone."""
-        self._open = False
-        for bus in self.buses:
-            bus.abandon()
-        self._served.abandon()
-        self._loop.close()
-
-    # -- buses ---------------------------------------------------------------------------------
+            hosting.loop.close()
 
     @property
     def buses(self) -> tuple[HostedBus, ...]:
         """The buses that are open, in the order in which they were made."""
-        return tuple(self._buses)
+        return tuple(bus for bus in self._buses.values() if not bus.closed)
 
     async def create_bus(
-        self,
-        name: str | None = None,
-        *,
-        config: Configuration = None,
-        policy: str | None = None,
-        type: BusType = "session",  # noqa: A002 - the word of the configuration file
-        services: Sequence[str | os.PathLike[str]] = (),
-        messages: int = 0,
+        self, name: str | None = None, **options: Unpack[BusOptions]
     ) -> HostedBus:
         """Bind the abstract name `name`, a random one if it is None, and serve a bus there.
 
-        `config` is the text of a configuration (it begins with "<"), the path of one, or a value
-        that was loaded before; its `<listen>` elements, user, pid file and the like do not count.
-        Without one the bus is open, as a session bus is, or closed as a system bus is, by `type`;
-        only our own user may connect, and no service directory of the machine is read.  `policy`
-        is `<policy>` elements that come after everything else.  `services` are directories with
-        service files, besides those of the configuration.  `messages`: how many of the last
-        messages to keep for `HostedBus.messages`; all are slower for it.
-
-        Raises OSError (EADDRINUSE) if the name is taken, ValueError if it can be none, ConfigError.
+        The options are those of `BusOptions`.  Raises OSError (EADDRINUSE) if the name is taken,
+        ValueError if it can be none, ConfigError where the configuration is wrong.
         """
         await trio.lowlevel.checkpoint()
         # No checkpoint from here on: a bus that was made is returned.
-        return self.create(
-            name, config=config, policy=policy, type=type, services=services, messages=messages
-        )
-
-    def create(
-        self,
-        name: str | None,
-        *,
-        config: Configuration,
-        policy: str | None,
-        type: BusType,  # noqa: A002
-        services: Sequence[str | os.PathLike[str]],
-        messages: int,
-    ) -> HostedBus:
-        """`create_bus` without letting other tasks run."""
-        if not self._open:
+        if self._hosting is None:
             raise BusClosedError("the host is not open")
-        reread = self._reader(config, policy, type, services)
-        value = reread()
-        if name is None:
-            name = random_name()
-        listener = bind_name(name)
-        traffic = Traffic(messages) if messages else None
-        log = PythonLog(f"[{name}] ", traffic)
-        try:
-            server = self._served.serve(value, reread, [listener], guid=listener.guid, journal=log)
-        except BaseException:
-            listener.close()
-            raise
-        if traffic is not None:
-            server.bus.watch(traffic.message)
-        bus = HostedBus(name, server, [listener], traffic, self._close)
-        self._buses[bus] = None
-        return bus
-
-    def _close(self, bus: HostedBus) -> None:
-        del self._buses[bus]
-        self._served.close_one(bus._server)
-
-    # -- configurations ------------------------------------------------------------------------
-
-    def _reader(
-        self,
-        config: Configuration,
-        policy: str | None,
-        type_: BusType,
-        services: Sequence[str | os.PathLike[str]],
-    ) -> Callable[[], Config]:
-        """What reads the configuration of a bus, the first time and whenever it is reloaded."""
-        directories = tuple(ServiceDirectory(os.path.abspath(path)) for path in services)
-        if isinstance(config, Config):
-            if policy is not None:
-                raise ValueError("a policy can be added to the text or the path of a configuration")
-            return partial(_with_services, config, directories)
-        parts: list[str | Text] = []
-        if config is None:
-            parts.append(STANDARD[type_])
-        elif isinstance(config, str) and config.lstrip().startswith("<"):
-            parts.append(Text("<config>", config))
-        else:
-            parts.append(os.path.abspath(config))
-        if policy is not None:
-            parts.append(Text("<policy>", f"<busconfig>{policy}</busconfig>"))
-        return lambda: _with_services(self._composed(tuple(parts)), directories)
-
-    def _composed(self, parts: tuple[str | Text, ...]) -> Config:
-        """The configuration that the parts make up; remembered if no file has a part in it."""
-        known = self._configs.get(parts)
-        if known is not None:
-            return known
-        config = compose(*parts)
-        if not config.files and not config.directories:
-            if len(self._configs) >= 64:
-                self._configs.clear()
-            self._configs[parts] = config
-        return config
-
-
-def _with_services(config: Config, directories: tuple[ServiceDirectory, ...]) -> Config:
-    return config._replace(servicedirs=(*config.servicedirs, *directories))
-
-
-# Those of this process; a child of it must not keep their sockets.
-_open_hosts: weakref.WeakSet[Host] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for host in list(_open_hosts):
-        host.abandon()
-    _open_hosts.clear()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+        handle = self._hosting.create(name, options)
+        self._buses = {old: bus for old, bus in self._buses.items() if not old.closed}
+        self._buses[handle] = HostedBus(handle)
+        return self._buses[handle]

@@ -1,4 +1,7 @@
-"""One bus of a host in somebody's own program: what the program can see of it and do with it."""
+"""One bus of a host in somebody's own program: what the program can see of it and do with it.
+
+Everything here is for the thread in which the host's loop runs, and waits for nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-
-import trio
 
 from afdbus.errors import BusClosedError
 from afdbus.identity import Identity
@@ -22,13 +23,17 @@ _VARIABLES = {"system": "DBUS_SYSTEM_BUS_ADDRESS"}
 
 
 class ConnectionInfo(NamedTuple):
-    """A client: its unique name, the names it owns or queues for, user and process if known."""
+    """A client: its unique name, the names it owns or queues for, user and process if known.
+
+    `dropped` counts the messages that it has missed since its queue was full.
+    """
 
     name: str
     names: tuple[str, ...]
     uid: int | None
     pid: int | None
     is_monitor: bool
+    dropped: int
 
 
 class BusStatistics(NamedTuple):
@@ -52,12 +57,9 @@ class BusStatistics(NamedTuple):
     violations: int
 
 
-class HostedBus:
-    """A bus made by `Host.create_bus`; use it in the trio run of its host only.
-
-    `name` is the name in the abstract namespace without the NUL, `guid` the id of the bus,
-    `address` what clients connect to.
-    """
+class BusHandle:
+    """A bus.  `name` is its name in the abstract namespace, without the NUL; `guid` its id,
+    `address` what clients connect to."""
 
     def __init__(
         self,
@@ -65,19 +67,18 @@ class HostedBus:
         server: BusServer,
         listeners: Sequence[Listener],
         traffic: Traffic | None,
-        close: Callable[[HostedBus], None],
+        close: Callable[[BusHandle], None],
     ) -> None:
         self.name = name
         self.guid = server.bus.guid
         self.address = printable(listeners)
-        self._server = server
+        self.server = server
         self._traffic = traffic
         self._close = close
         self._closed = False
         self._left: tuple[int, ...] = ()  # children, when it was closed
-        self._waiting: dict[str, trio.Event] = {}
-        self._change = trio.Event()
-        server.bus.on_owner = self._has_owner
+        self._watchers: list[Callable[[], None]] = []
+        server.bus.on_owner = lambda _name: self._has_changed()
         server.on_farewell = self._has_changed
 
     def __repr__(self) -> str:
@@ -89,25 +90,19 @@ class HostedBus:
 
     def env(self) -> dict[str, str]:
         """The variable that leads clients here: of the system bus if the bus is of that type."""
-        variable = _VARIABLES.get(self._server.bus.type or "", "DBUS_SESSION_BUS_ADDRESS")
+        variable = _VARIABLES.get(self.server.bus.type or "", "DBUS_SESSION_BUS_ADDRESS")
         return {variable: self.address}
 
     @property
     def messages(self) -> list[str]:
-        """The last messages and refusals, a line each, the oldest first.
-
-        Empty unless `create_bus` was told how many to keep.  What was sent before is in.
-        """
+        """The last messages and refusals; what was sent before is in."""
         self._settle()
         return [] if self._traffic is None else self._traffic.lines()
 
     def statistics(self) -> BusStatistics:
-        """What there is at this moment, and what was counted since the start.
-
-        What clients did before, such as to close a connection, was done.
-        """
+        """What there is at this moment; what clients did before, such as to leave, was done."""
         self._settle()
-        bus = self._server.bus
+        bus = self.server.bus
         return BusStatistics(
             connections=tuple(
                 ConnectionInfo(
@@ -116,61 +111,50 @@ class HostedBus:
                     peer.identity.uid,
                     peer.identity.pid,
                     peer.monitor,
+                    peer.dropped,
                 )
                 for peer in bus.peers.values()
             ),
             incomplete=bus.incomplete,
             names={name: bus.names.owners[name].name for name in bus.names.queues},
             match_rules=bus.rule_count,
-            children=self._left or tuple(self._server.children),
+            children=self._left or tuple(self.server.children),
             messages=0 if self._traffic is None else self._traffic.count,
             dropped=bus.dropped,
-            violations=self._server.violations,
+            violations=self.server.violations,
         )
 
-    async def wait_for_name(self, name: str) -> str:
-        """Wait until somebody owns `name`; returns the owner's unique name.
-
-        Raises BusClosedError when the bus is closed before.
-        """
-        owners = self._server.bus.names.owners
-        self._settle()
-        while name not in owners:
-            self._check_open()
-            await self._waiting.setdefault(name, trio.Event()).wait()
+    def owner(self, name: str) -> str | None:
+        """The unique name of who owns `name` now.  Raises BusClosedError."""
         self._check_open()
-        owner = owners[name].name
-        # What is known already is told even to those who have no time.
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return owner
+        self._settle()
+        peer = self.server.bus.names.owners.get(name)
+        return None if peer is None else peer.name
 
-    async def wait_until(self, holds: Callable[[BusStatistics], bool]) -> None:
-        """Wait until `holds(statistics())`: asked now, and whenever a name, unique ones included,
-        gets an owner or a connection ends.
+    def holds(self, condition: Callable[[BusStatistics], bool]) -> bool | None:
+        """Whether `condition(statistics())`; None for no.  Raises BusClosedError."""
+        self._check_open()
+        return condition(self.statistics()) or None
 
-        Raises BusClosedError when the bus is closed before.
-        """
-        while True:
-            self._check_open()
-            if holds(self.statistics()):
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return
-            await self._change.wait()
+    def when_changed(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, once, when a name (unique ones included) has got an owner, a connection has
+        ended, or the bus is closed."""
+        self._watchers.append(tell)
 
-    def _has_owner(self, name: str) -> None:
-        event = self._waiting.pop(name, None)
-        if event is not None:
-            event.set()
-        self._has_changed()
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more, if it was not called yet."""
+        if tell in self._watchers:
+            self._watchers.remove(tell)
 
     def _has_changed(self) -> None:
-        if self._change.statistics().tasks_waiting:
-            self._change.set()
-            self._change = trio.Event()
+        if self._watchers:
+            watchers, self._watchers = self._watchers, []
+            for tell in watchers:
+                tell()
 
     def _settle(self) -> None:
         if not self._closed:
-            self._server.loop.settle()
+            self.server.loop.settle()
 
     def socket(
         self,
@@ -195,23 +179,15 @@ class HostedBus:
             virtual=True,
         )
         ours, theirs = socket.socketpair()
-        self._server.adopt(ours, identity)
+        self.server.adopt(ours, identity)
         return theirs
 
-    async def aclose(self) -> None:
-        """Close every connection and give up the name.  Closing twice does nothing."""
-        self.close()
-        await trio.lowlevel.checkpoint()
-
     def close(self) -> None:
-        """`aclose` without letting other tasks run."""
+        """Close every connection and give up the name.  Closing twice does nothing."""
         if not self._closed:
             self._closed = True
-            self._left = tuple(self._server.children)
+            self._left = tuple(self.server.children)
             self._close(self)
-            for event in self._waiting.values():
-                event.set()
-            self._waiting.clear()
             self._has_changed()
 
     def abandon(self) -> None:

@@ -1,27 +1,25 @@
-"""Buses for programs that do not run trio: a host in a thread of its own.
+"""Buses for programs that do not run trio: a host whose loop runs in a thread of its own.
 
-The thread is a daemon thread with its own trio run.  While a bus has work to do it needs the
-interpreter like any other thread: where others compute without pause, each hop of a message may
-take as long as `sys.getswitchinterval()`, 5 ms (P26).
+That is a daemon thread, which needs the interpreter like any other one: where others compute
+without pause, each hop of a message may take as long as `sys.getswitchinterval()`, 5 ms (P26).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self, TypeVar
-
-import trio
+from typing import Self, TypeVar, Unpack
 
 from afdbus.errors import BusClosedError
-from afdbus.server.host import BusType, Configuration, Host
-from afdbus.server.hostedbus import BusStatistics, HostedBus
+from afdbus.server.hostedbus import BusHandle, BusStatistics
+from afdbus.server.hosting import Hosting
+from afdbus.server.mailbox import Mailbox
+from afdbus.server.recipe import BusOptions
 
 T = TypeVar("T")
 
@@ -29,32 +27,20 @@ T = TypeVar("T")
 class ThreadBus:
     """A bus made by `ThreadHost.create_bus`; any thread may use it.
 
-    `name`, `guid` and `address` as in `HostedBus`.
+    `name` is its name in the abstract namespace, without the NUL; `guid` its id, `address` what
+    clients connect to.
     """
 
-    def __init__(self, host: ThreadHost, bus: HostedBus) -> None:
-        self.name = bus.name
-        self.guid = bus.guid
-        self.address = bus.address
-        self._env = bus.env()
+    def __init__(self, host: ThreadHost, handle: BusHandle) -> None:
+        self.name = handle.name
+        self.guid = handle.guid
+        self.address = handle.address
+        self._env = handle.env()
         self._host = host
-        self._bus = bus
+        self._handle = handle
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{' closed' if self.closed else ''}>"
-
-    @property
-    def closed(self) -> bool:
-        return self._bus.closed
-
-    def env(self) -> dict[str, str]:
-        """The variable that leads clients here: of the system bus if the bus is of that type."""
-        return dict(self._env)
-
-    @property
-    def messages(self) -> list[str]:
-        """The last messages and refusals; see `HostedBus.messages`.  Also of a closed bus."""
-        return self._host._look(lambda: self._bus.messages)
 
     def __enter__(self) -> Self:
         return self
@@ -67,18 +53,32 @@ class ThreadBus:
     ) -> None:
         self.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def env(self) -> dict[str, str]:
+        """The variable that leads clients here: of the system bus if the bus is of that type."""
+        return dict(self._env)
+
+    @property
+    def messages(self) -> list[str]:
+        """The last messages and refusals, a line each, the oldest first; also of a closed bus.
+
+        Empty unless `create_bus` was told how many to keep.  What was sent before is in.
+        """
+        return self._host._look(lambda: self._handle.messages)
+
     def statistics(self) -> BusStatistics:
         """What there is at this moment; see `HostedBus.statistics`."""
-        return self._host._look(self._bus.statistics)
+        return self._host._look(self._handle.statistics)
 
     def wait_for_name(self, name: str, timeout: float | None = None) -> str:
         """Wait until somebody owns `name`, at most `timeout` seconds; the owner's unique name.
 
         Raises TimeoutError, or BusClosedError when the bus is closed before.
         """
-        return self._host._wait(
-            lambda: self._bus.wait_for_name(name), timeout, f"nobody owns {name}"
-        )
+        return self._answer(lambda: self._handle.owner(name), timeout, f"nobody owns {name}")
 
     def wait_until(
         self, holds: Callable[[BusStatistics], bool], timeout: float | None = None
@@ -88,7 +88,31 @@ class ThreadBus:
         `holds` is called in the host's thread.  Raises TimeoutError, or BusClosedError when the
         bus is closed before.
         """
-        self._host._wait(lambda: self._bus.wait_until(holds), timeout, "it does not hold")
+        self._answer(lambda: self._handle.holds(holds), timeout, "it does not hold")
+
+    def _answer(self, question: Callable[[], T | None], timeout: float | None, what: str) -> T:
+        """Ask again after each change until there is an answer."""
+        told: SimpleQueue[None] = SimpleQueue()
+
+        def tell() -> None:
+            told.put(None)
+
+        def ask() -> T | None:
+            answer = question()
+            if answer is None:
+                self._handle.when_changed(tell)
+            return answer
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (answer := self._host._do(ask)) is None:
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                told.get(timeout=left)
+            except Empty:
+                raise TimeoutError(f"after {timeout} s {what}") from None
+            finally:
+                self._host._look(lambda: self._handle.forget(tell))
+        return answer
 
     def socket(
         self,
@@ -97,28 +121,25 @@ class ThreadBus:
         pid: int | None = None,
     ) -> socket.socket:
         """A socket whose peer the bus takes for somebody else; see `HostedBus.socket`."""
-        return self._host._do(lambda: self._bus.socket(uid, gids, pid))
+        return self._host._do(lambda: self._handle.socket(uid, gids, pid))
 
     def close(self) -> None:
         """Close every connection and give up the name.  Closing twice does nothing."""
-        with contextlib.suppress(BusClosedError):  # the host has closed it
-            self._host._close(self._bus)
+        self._host._look(self._handle.close)
 
 
 class ThreadHost:
     """The buses of one program, in a thread: `with ThreadHost() as host: host.create_bus()`.
 
     Any thread may use it, and a program may have several.  A process that forks keeps nothing of
-    it in the child, where the host is closed.
+    it in the child, where the host is closed.  The host's log is Python's `logging`, as "afdbus".
     """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._started = threading.Event()
-        self._host: Host | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._stop: trio.Event | None = None
-        self._buses: dict[HostedBus, ThreadBus] = {}
+        self._hosting: Hosting | None = None
+        self._mailbox: Mailbox | None = None
+        self._buses: dict[BusHandle, ThreadBus] = {}
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -126,11 +147,12 @@ class ThreadHost:
         """Start the thread; `close` ends it.  The same as entering the host."""
         if self._thread is not None:
             raise RuntimeError("this host was opened before")
-        self._thread = threading.Thread(target=self._run, name="afdbus", daemon=True)
+        self._hosting = Hosting()
+        self._mailbox = Mailbox(self._hosting.loop)
+        self._thread = threading.Thread(
+            target=_run, args=[self._hosting, self._mailbox], name="afdbus", daemon=True
+        )
         self._thread.start()
-        self._started.wait()
-        if not self.is_open:
-            raise RuntimeError("the thread of the host has failed")
         return self
 
     def __enter__(self) -> Self:
@@ -146,29 +168,16 @@ class ThreadHost:
 
     def close(self) -> None:
         """Close all buses, and end the thread.  Closing twice does nothing."""
-        if self.is_open and self._token is not None and self._stop is not None:
-            with contextlib.suppress(trio.RunFinishedError):  # somebody else was quicker
-                self._token.run_sync_soon(self._stop.set)
-        if self._thread is not None:
-            self._thread.join()
+        if self._hosting is None or self._thread is None:
+            return
+        with contextlib.suppress(BusClosedError):  # somebody else was quicker
+            self._do(self._hosting.close)
+        self._thread.join()
 
     @property
     def is_open(self) -> bool:
         """Whether buses can be made; never again once it was closed."""
-        return self._host is not None and self._host.is_open
-
-    def _run(self) -> None:
-        try:
-            trio.run(self._main)
-        finally:
-            self._started.set()
-
-    async def _main(self) -> None:
-        async with Host() as self._host:
-            self._stop = trio.Event()
-            self._token = trio.lowlevel.current_trio_token()
-            self._started.set()
-            await self._stop.wait()
+        return self._hosting is not None and self._hosting.is_open
 
     # -- buses ---------------------------------------------------------------------------------
 
@@ -177,45 +186,25 @@ class ThreadHost:
         """The buses that are open, in the order in which they were made."""
         return tuple(bus for bus in list(self._buses.values()) if not bus.closed)
 
-    def create_bus(
-        self,
-        name: str | None = None,
-        *,
-        config: Configuration = None,
-        policy: str | None = None,
-        type: BusType = "session",  # noqa: A002 - the word of the configuration file
-        services: Sequence[str | os.PathLike[str]] = (),
-        messages: int = 0,
-    ) -> ThreadBus:
-        """Bind a name and serve a bus there; see `Host.create_bus`."""
+    def create_bus(self, name: str | None = None, **options: Unpack[BusOptions]) -> ThreadBus:
+        """Bind a name, a random one if it is None, and serve a bus there; see `Host.create_bus`."""
 
         def create() -> ThreadBus:
-            assert self._host is not None
-            bus = self._host.create(
-                name, config=config, policy=policy, type=type, services=services, messages=messages
-            )
-            self._buses[bus] = ThreadBus(self, bus)
-            return self._buses[bus]
+            assert self._hosting is not None
+            handle = self._hosting.create(name, options)
+            self._buses = {old: bus for old, bus in self._buses.items() if not old.closed}
+            self._buses[handle] = ThreadBus(self, handle)
+            return self._buses[handle]
 
         return self._do(create)
 
     # -- the thread ----------------------------------------------------------------------------
 
-    # Not by trio.from_thread, which refuses to serve a thread that runs trio itself: a trio task
-    # may ask us, too, though it holds up its own run meanwhile.
-
     def _do(self, deed: Callable[[], T]) -> T:
         """Do it in the host's thread.  Raises BusClosedError."""
-        answer: Future[T] = Future()
-
-        def answered() -> None:
-            try:
-                answer.set_result(deed())
-            except BaseException as error:  # the caller's, whatever it is
-                answer.set_exception(error)
-
-        self._soon(answered)
-        return answer.result()
+        if self._mailbox is None or not self.is_open:
+            raise BusClosedError("the host is closed")
+        return self._mailbox.do(deed)
 
     def _look(self, question: Callable[[], T]) -> T:
         """Ask in the host's thread; here, where that has ended and nothing changes any more."""
@@ -226,39 +215,12 @@ class ThreadHost:
                 self._thread.join()
             return question()
 
-    def _wait(self, wait: Callable[[], Awaitable[T]], timeout: float | None, what: str) -> T:
-        answer: Future[T] = Future()
 
-        async def answered() -> None:
-            try:
-                with trio.move_on_after(math.inf if timeout is None else timeout):
-                    answer.set_result(await wait())
-                    return
-                answer.set_exception(TimeoutError(f"after {timeout} s {what}"))
-            except trio.Cancelled:
-                answer.set_exception(BusClosedError("the host was closed meanwhile"))
-                raise
-            except BaseException as error:  # the caller's, whatever it is
-                answer.set_exception(error)
-
-        def begin() -> None:
-            try:
-                trio.lowlevel.spawn_system_task(answered)
-            except RuntimeError:  # the run is at its end
-                answer.set_exception(BusClosedError("the host was closed meanwhile"))
-
-        self._soon(begin)
-        return answer.result()
-
-    def _soon(self, deed: Callable[[], None]) -> None:
-        """Let the host's thread do it; raises BusClosedError, and then it is never done."""
-        if not self.is_open or self._token is None:
-            raise BusClosedError("the host is closed")
-        try:
-            self._token.run_sync_soon(deed)
-        except trio.RunFinishedError:
-            raise BusClosedError("the host was closed meanwhile") from None
-
-    def _close(self, bus: HostedBus) -> None:
-        self._buses.pop(bus, None)
-        self._do(bus.close)
+def _run(hosting: Hosting, mailbox: Mailbox) -> None:
+    try:
+        hosting.loop.serve()
+    finally:
+        # Also where a bug has ended the loop.
+        hosting.close()
+        mailbox.close()
+        hosting.loop.close()

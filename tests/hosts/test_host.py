@@ -50,6 +50,13 @@ def test_importing_the_package_imports_no_trio() -> None:
 
 
 def test_the_package_has_what_it_says() -> None:
+    """And whoever wants a thread needs no trio."""
+    code = (
+        "import sys, afdbus; afdbus.ThreadHost().open().close(); "
+        "print(*sorted({'trio', 'asyncio'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
     for name in afdbus.__all__:
         assert name in dir(afdbus)
         assert getattr(afdbus, name).__name__ == name
