@@ -13,7 +13,7 @@ from typing import NamedTuple
 from afdbus.config.document import Element, parse, read
 from afdbus.config.draft import Draft
 from afdbus.config.elements import add_element, wants_text
-from afdbus.config.model import Config, MissingFile
+from afdbus.config.model import Config, MissingFile, Sources
 from afdbus.config.paths import beside
 from afdbus.config.place import Place, Report, check_attributes, no_children, no_text
 from afdbus.config.policies import add_policy
@@ -36,13 +36,14 @@ class Text(NamedTuple):
     text: str
 
 
-def load(path: str) -> Config:
+def load(path: str, sources: Sources | None = None) -> Config:
     """The configuration in the file `path`, which must say where to listen.
 
     Raises `ConfigError`, which names file, line and the offending text (`MissingFile` if a file
-    is not there).  What is skipped is told in `Config.warnings`.
+    is not there).  What is skipped is told in `Config.warnings`.  `sources`, if given, is filled
+    with all that was looked at, even if it comes to nothing.
     """
-    config = compose(path)
+    config = compose(path, sources=sources)
     if not config.listen:
         raise ConfigError(
             "Configuration file needs one or more <listen> elements giving addresses", path
@@ -50,13 +51,16 @@ def load(path: str) -> Config:
     return config
 
 
-def compose(*parts: str | Text, texts: Mapping[str, str] | None = None) -> Config:
+def compose(
+    *parts: str | Text, texts: Mapping[str, str] | None = None, sources: Sources | None = None
+) -> Config:
     """The configuration that the parts, files by their paths or texts, make up in this order.
 
     `texts` are files that are taken to be there, whether they are or not: by their path, what is
-    in them.  In a folder that is included they are the first to be read.  Raises like `load`.
+    in them.  In a folder that is included they are the first to be read.  Raises and fills
+    `sources` like `load`.
     """
-    reader = Reader(texts=texts)
+    reader = Reader(texts=texts, sources=sources)
     draft = Draft(Limits())
     for part in parts:
         draft.absorb(reader.part(part, draft.limits))
@@ -64,7 +68,8 @@ def compose(*parts: str | Text, texts: Mapping[str, str] | None = None) -> Confi
 
 
 def _finished(draft: Draft, reader: Reader) -> Config:
-    directories = [*draft.directories, *(d.path for d in draft.servicedirs.values() if d.watched)]
+    watched = [directory.path for directory in draft.servicedirs.values() if directory.watched]
+    reader.sources.directories.update(dict.fromkeys(watched))
     return Config(
         type=draft.type,
         user=draft.user,
@@ -93,7 +98,7 @@ def _finished(draft: Draft, reader: Reader) -> Config:
         selinux=tuple(draft.selinux.items()),
         warnings=tuple(reader.report.warnings),
         files=tuple(draft.files),
-        directories=tuple(dict.fromkeys(directories)),
+        sources=reader.sources,
         includedirs=tuple(draft.directories),
     )
 
@@ -102,8 +107,12 @@ class Reader:
     """What the files of one configuration share: users, the report, and who includes whom."""
 
     def __init__(
-        self, report: Report | None = None, texts: Mapping[str, str] | None = None
+        self,
+        report: Report | None = None,
+        texts: Mapping[str, str] | None = None,
+        sources: Sources | None = None,
     ) -> None:
+        self.sources = sources or Sources()
         self.users = UserDatabase()
         self.report = report or Report()
         self._texts = texts or {}
@@ -119,6 +128,7 @@ class Reader:
 
     def file(self, path: str, limits: Limits) -> Draft:
         """What a file says, where `limits` hold so far."""
+        self.sources.files[path] = None
         draft = Draft(limits)
         draft.files.append(path)
         self._first = self._first or path
@@ -179,6 +189,7 @@ class Reader:
         no_children(element, place)
         wants_text(element, place)
         directory = beside(place.file, element.text)
+        self.sources.directories[directory] = None
         try:
             names = os.listdir(directory)  # in readdir order, as dbus-daemon takes them
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from afdbus.errors import ConfigError
@@ -27,6 +28,25 @@ class ServiceDirectory(NamedTuple):
     path: str
     strict: bool = False
     watched: bool = True
+
+
+# CLOCK_REALTIME_COARSE, which the times of files are taken from.
+_FILE_CLOCK = 5
+
+
+class Sources:
+    """Where a configuration comes from: what was looked at, whether it was there or not.
+
+    `files` and `directories` are paths in the order of reading.  `begun`: when the reading began,
+    in seconds since 1970, by the clock of files.
+    """
+
+    __slots__ = ("begun", "directories", "files")
+
+    def __init__(self) -> None:
+        self.begun = time.clock_gettime(_FILE_CLOCK)
+        self.files: dict[str, None] = {}
+        self.directories: dict[str, None] = {}
 
 
 class Config(NamedTuple):
@@ -55,5 +75,5 @@ class Config(NamedTuple):
     selinux: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     files: tuple[str, ...]
-    directories: tuple[str, ...]
+    sources: Sources
     includedirs: tuple[str, ...]

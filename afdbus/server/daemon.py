@@ -11,7 +11,8 @@ import signal
 from typing import TYPE_CHECKING
 
 from afdbus.config.load import load
-from afdbus.errors import BusError
+from afdbus.config.model import Sources
+from afdbus.errors import BusError, ConfigError
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
 from afdbus.host.users import Users
@@ -21,6 +22,7 @@ from afdbus.server.launcher import Starting
 from afdbus.server.loop import Loop
 from afdbus.server.options import SIGNALS
 from afdbus.server.signals import Signals
+from afdbus.server.watch import Watch
 
 if TYPE_CHECKING:
     from afdbus.config.model import Config
@@ -60,7 +62,9 @@ class Daemon:
             CookieKeyring(self._users),
             Starting(options.nofile, journal.syslog, options.systemd_activation),
         )
-        self._buses.serve(config, lambda: load(options.config_file), listeners)
+        self._buses.serve(config, self._read, listeners)
+        self._watch = Watch(self._loop, journal, self._reload)
+        self._watch.follow(config.sources)
 
     def run(self) -> None:
         """Serve until the end."""
@@ -71,6 +75,7 @@ class Daemon:
         self._report_ready()
         self._loop.serve()
         notify("STOPPING=1")
+        self._watch.close()
         self._buses.close()
         signals.close()
         self._loop.close()
@@ -90,6 +95,18 @@ class Daemon:
             # dbus-daemon leaves its files behind; a shell is told the same.
             self.status = 128 + signal.SIGINT
         self._loop.stop()
+
+    def _read(self) -> Config:
+        """The configuration as it is now; raises ConfigError."""
+        self._watch.reading()
+        sources = Sources()
+        try:
+            config = load(self._options.config_file, sources)
+        except ConfigError:
+            self._watch.follow(sources, also=True)
+            raise
+        self._watch.follow(sources)
+        return config
 
     def _reload(self) -> None:
         self._users.flush()

@@ -89,7 +89,7 @@ class Recipes:
         if known is not None:
             return known
         config = compose(*parts)
-        if not config.files and not config.directories:
+        if not config.sources.files and not config.sources.directories:
             if len(self._known) >= 64:
                 self._known.clear()
             self._known[parts] = config

@@ -37,7 +37,9 @@ def test_the_values_of_all_elements(scratch: Scratch) -> None:
         '<limit name="max_replies_per_connection">7</limit>'
     )
     folder = scratch.folder
-    assert config._replace(ruleset=None) == (  # type: ignore[arg-type]
+    assert list(config.sources.files) == [f"{folder}/bus.conf"]
+    assert list(config.sources.directories) == [f"{folder}/services"]
+    assert config._replace(ruleset=None, sources=None) == (  # type: ignore[arg-type]
         "session",
         "nobody",
         True,
@@ -55,7 +57,7 @@ def test_the_values_of_all_elements(scratch: Scratch) -> None:
         (("a.b", "d"),),
         (),
         (f"{folder}/bus.conf",),
-        (f"{folder}/services",),
+        None,
         (),
     )
 
@@ -213,7 +215,7 @@ def test_s36_includedir_takes_conf_files_in_readdir_order(scratch: Scratch) -> N
     config = scratch.config("<includedir>d</includedir>")
     order = [name for name in os.listdir(scratch.folder / "d") if name.endswith(".conf")]
     assert config.listen == ("unix:tmpdir=/tmp", *(f"unix:path={name}" for name in order))
-    assert config.directories == (f"{scratch.folder}/d",)
+    assert list(config.sources.directories) == [f"{scratch.folder}/d"]
 
 
 def test_s36_a_broken_file_is_skipped_whole_with_a_warning(scratch: Scratch) -> None:
@@ -236,7 +238,8 @@ def test_s36_a_broken_file_is_skipped_whole_with_a_warning(scratch: Scratch) -> 
 
 def test_s36_a_missing_folder_is_fine_and_a_file_is_not(scratch: Scratch) -> None:
     config = scratch.config("<includedir>no-such.d</includedir>")
-    assert (config.warnings, config.directories) == ((), ())
+    assert config.warnings == ()
+    assert list(config.sources.directories) == [f"{scratch.folder}/no-such.d"]
     assert "bus.conf" in refused(scratch, "<includedir>bus.conf</includedir>").text
 
 
@@ -321,7 +324,7 @@ def test_the_standard_session_directories(
         ServiceDirectory("/usr/share/dbus-1/services"),
     )
     assert (run / "dbus-1/services").is_dir()
-    assert f"{run}/dbus-1/services" not in config.directories
+    assert f"{run}/dbus-1/services" not in config.sources.directories
     assert config.warnings == ()
 
 
@@ -361,7 +364,7 @@ def test_a_directory_twice_keeps_its_place_and_is_watched(
     path = f"{run}/dbus-1/services"
     config = scratch.config(f"<standard_session_servicedirs/><servicedir>{path}</servicedir>")
     assert config.servicedirs[0] == ServiceDirectory(path, strict=False, watched=True)
-    assert path in config.directories
+    assert path in config.sources.directories
 
 
 def test_the_standard_system_directories(scratch: Scratch) -> None:
