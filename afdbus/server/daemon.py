@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from afdbus.config.load import load
@@ -97,7 +98,10 @@ class Daemon:
         self._loop.stop()
 
     def _read(self) -> Config:
-        """The configuration as it is now; raises ConfigError."""
+        """The configuration as it is now, for whoever asked for a reload; raises ConfigError."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._loop.again(lambda: notify("READY=1"))  # by then it holds, or is refused
+        self._users.flush()
         self._watch.reading()
         sources = Sources()
         try:
@@ -109,7 +113,6 @@ class Daemon:
         return config
 
     def _reload(self) -> None:
-        self._users.flush()
         for server in self._buses:
             with contextlib.suppress(BusError):  # the log says why
                 server.reload()

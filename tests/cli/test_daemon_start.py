@@ -4,164 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import DAEMONS, busconfig
+from kit import DAEMONS, RawClient, call
+from places import ADDRESS, Place, ended, line, mount_namespaces
 
-ADDRESS = re.compile(r"unix:path=([^,;]+),guid=[0-9a-f]{32}")
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
-
-
-class Place:
-    """A directory with a configuration, and the processes started with it."""
-
-    def __init__(self, kind: str, path: Path) -> None:
-        self.kind = kind
-        self.path = path
-        self.pids: list[int] = []
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def configure(self, more: str = "") -> str:
-        text = busconfig(more, listen="unix:path={directory}/bus")
-        config = self.path / "bus.conf"
-        config.write_text(text.replace("{directory}", str(self.path)))
-        return f"--config-file={config}"
-
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        """Start it; standard output and error are pipes."""
-        process = subprocess.Popen(  # type: ignore[call-overload]
-            [*DAEMONS[self.kind], *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        self.processes.append(process)
-        return process  # type: ignore[no-any-return]
-
-    def fork(self, *arguments: str) -> tuple[list[str], int]:
-        """Run it with --fork until the starter exits: the lines printed, the daemon's pid."""
-        done = self.start("--fork", "--print-address=1", "--print-pid=1", *arguments)
-        out, err = done.communicate(timeout=60)
-        assert done.returncode == 0, err
-        lines = out.splitlines()
-        self.pids.append(int(lines[1]))
-        return lines, int(lines[1])
-
-    def is_listening(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(self.path / "bus")) == 0
-
-    def answer(self) -> bytes:
-        """What the daemon says to a client; when it says something it has started wholly."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.path / "bus"))
-            client.sendall(b"\0AUTH\r\n")
-            return client.recv(100)
-
-    def clean(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.communicate()
-        for pid in self.pids:
-            if (Path("/proc") / str(pid)).exists():
-                os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def place(kind: str) -> Iterator[Place]:
-    path = Path(tempfile.mkdtemp(prefix="afd-"))
-    path.chmod(0o755)
-    place = Place(kind, path)
-    yield place
-    place.clean()
-    shutil.rmtree(path)
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def ended(pid: int) -> None:
-    """Wait for the end of a process that is not our child."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        assert select.select([pidfd], [], [], 30)[0], "it does not end"
-    finally:
-        os.close(pidfd)
-
-
-# what launchers read
-
-
-def test_as_gtestdbus(place: Place) -> None:
-    reader, writer = os.pipe()
-    process = place.start(f"--print-address={writer}", place.configure(), pass_fds=[writer])
-    os.close(writer)
-    with open(reader) as pipe:
-        # to the end: the daemon has closed its descriptor
-        told = pipe.read()
-    assert ADDRESS.fullmatch(told.rstrip("\n"))
-    assert told.endswith("\n")
-    assert process.poll() is None
-    assert place.is_listening()
-
-
-def test_as_dbus_run_session(place: Place) -> None:
-    reader, writer = os.pipe()
-    config = place.configure().removeprefix("--config-file=")
-    process = place.start(
-        "--nofork", "--print-address", str(writer), "--config-file", config, pass_fds=[writer]
-    )
-    os.close(writer)
-    with open(reader) as pipe:
-        assert ADDRESS.fullmatch(pipe.readline().rstrip("\n"))
-    place.answer()
-    process.terminate()
-    out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out) == (0, "")
-
-
-def test_as_dbusmock(place: Place) -> None:
-    process = place.start(place.configure(), "--print-pid=1")
-    assert line(process) == f"{process.pid}\n"
-    assert place.is_listening()
-
-
-def test_as_old_dbusmock(place: Place) -> None:
-    lines, pid = place.fork(place.configure())
-    assert len(lines) == 2
-    assert ADDRESS.fullmatch(lines[0])
-    assert place.is_listening()
-    assert os.getsid(pid) == pid
-    assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
-
-
-def test_as_python_sdbus(place: Place) -> None:
-    config = place.configure("<pidfile>{directory}/pid</pidfile>")
-    process = place.start("--config-file", config.removeprefix("--config-file="), "--fork")
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert place.is_listening()
-    pid = int((place.path / "pid").read_text())
-    place.pids.append(pid)
-    place.answer()
-    os.kill(pid, signal.SIGTERM)
-    ended(pid)
-    assert sorted(path.name for path in place.path.iterdir()) == ["bus.conf"]
-
 
 def test_address_and_pid_on_descriptors_of_their_own(place: Place) -> None:
     addresses, pids = os.pipe(), os.pipe()
@@ -254,6 +108,37 @@ def test_the_fd_limit_is_raised(place: Place) -> None:
     limits = Path(f"/proc/{process.pid}/limits").read_text()
     soft, hard = re.search(r"Max open files +(\S+) +(\S+)", limits).groups()  # type: ignore[union-attr]
     assert soft == hard or int(soft) >= 65536
+
+
+# Nothing can be written anywhere, there is no machine id, no system log and no environment.
+BARE = """
+mount -o remount,ro,bind / &&
+mount -t tmpfs -o ro tmpfs /run &&
+mount -t tmpfs -o ro tmpfs /dev/shm &&
+for file in /etc/machine-id /var/lib/dbus/machine-id; do
+    test ! -e $file || mount --bind /dev/null $file || exit
+done
+exec env -i "$@"
+"""
+
+
+@only_root
+def test_on_a_bare_system(place: Place) -> None:
+    mount_namespaces()
+    process = place.start(
+        place.configure("<syslog/>"),
+        f"--address=unix:abstract={place.path}",
+        "--print-address",
+        before=["unshare", "--mount", "/bin/sh", "-c", BARE, "sh"],
+    )
+    with RawClient(line(process).rstrip("\n")) as client:
+        client.authenticate()
+        client.hello()
+        machine = client.ask(call("GetMachineId", interface="org.freedesktop.DBus.Peer"))
+        assert machine.brief[0] == "error"
+        client.alive()
+    process.terminate()
+    assert process.wait(30) == 0
 
 
 @only_root
