@@ -31,8 +31,11 @@ from afdbus.host.process import (
 from afdbus.server.listener import Listener
 from afdbus.server.listeners import bind_all, printable
 from afdbus.server.options import SIGNALS, Options
+from afdbus.server.starterenv import about_bus
 
 if TYPE_CHECKING:
+    import socket
+
     from afdbus.config.model import Config
 
 USAGE = (
@@ -206,6 +209,8 @@ def _start(
     if options.print_pid is not None:
         print_line(options.print_pid, str(os.getpid()))
     options.nofile, complaint = raise_fd_limit()
+    if user and user[0] != 0 and os.geteuid() == 0 and config.servicehelper is None:
+        options.privileged = _fork_launcher(options, config, listeners, journal.syslog, fork)
     # Everything is imported before privileges go: afterwards the files may be unreadable.
     from afdbus.server.daemon import run_daemon
 
@@ -217,6 +222,25 @@ def _start(
         if warning:
             journal.warning(warning)
     return run_daemon(options, config, listeners, journal)
+
+
+def _fork_launcher(
+    options: Options, config: Config, listeners: list[Listener], journals: bool, silent: bool
+) -> socket.socket:
+    """Leave somebody behind who can start services as other users.  Raises StartError."""
+    from afdbus.server import privileged
+
+    terms = privileged.Terms(
+        options.config_file,
+        about_bus(printable(listeners), config.type),
+        options.nofile,
+        journals,
+        end=config.type != "system",
+    )
+    try:
+        return privileged.fork(terms, silent=silent)
+    except OSError as error:
+        raise StartError(f"Failed to fork launcher: {error.strerror}") from None
 
 
 def _journal(options: Options, config: Config) -> Journal:

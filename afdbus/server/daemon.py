@@ -61,7 +61,9 @@ class Daemon:
             self._loop,
             journal,
             CookieKeyring(self._users),
-            Starting(options.nofile, journal.syslog, options.systemd_activation),
+            Starting(
+                options.nofile, journal.syslog, options.systemd_activation, options.privileged
+            ),
         )
         self._buses.serve(config, self._read, listeners)
         self._watch = Watch(self._loop, journal, self._reload)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -21,14 +22,11 @@ from afdbus.host.spawn import Child, inherited_environment, spawn
 from afdbus.host.systemd import journal_stream
 from afdbus.server import spawnerrors
 from afdbus.server.loop import Loop
+from afdbus.server.privlauncher import PrivilegedChild, PrivilegedLauncher
+from afdbus.server.starterenv import about_bus
 
 # syslog(3)
 _WARNING, _INFO = 4, 6
-
-_BUS_ADDRESS = {
-    "session": "DBUS_SESSION_BUS_ADDRESS",
-    "system": "DBUS_SYSTEM_BUS_ADDRESS",
-}
 
 
 class Starting(NamedTuple):
@@ -36,12 +34,14 @@ class Starting(NamedTuple):
 
     `nofile`: the (soft, hard) RLIMIT_NOFILE they are to have, None for ours.  `journals`: what they
     print goes to the journal, if there is one, and not where our own output goes.  `by_systemd`:
-    systemd starts those that are units.
+    systemd starts those that are units.  `privileged`: who is at the other end of this socket
+    starts those whose file names a user, as that user.
     """
 
     nofile: tuple[int, int] | None = None
     journals: bool = False
     by_systemd: bool = False
+    privileged: socket.socket | None = None
 
 
 DEFAULT = Starting()
@@ -68,11 +68,10 @@ class ServiceLauncher:
         self._helper = helper
         self._starting = starting
         self._environment = inherited_environment()
-        self._about = {"DBUS_STARTER_ADDRESS": address}
-        if type_ is not None:
-            self._about["DBUS_STARTER_BUS_TYPE"] = type_
-        if type_ in _BUS_ADDRESS:
-            self._about[_BUS_ADDRESS[type_]] = address
+        self._about = about_bus(address, type_)
+        self._privileged = (
+            None if starting.privileged is None else PrivilegedLauncher(loop, starting.privileged)
+        )
         self._children: dict[int, Child] = {}
         self._closed = False
         self._end_with_us = type_ != "system" and helper is None
@@ -91,7 +90,9 @@ class ServiceLauncher:
         service: Service,
         environment: Mapping[str, str],
         ended: Callable[[BusError | None], None],
-    ) -> Child:
+    ) -> Child | PrivilegedChild:
+        if self._privileged is not None and service.user is not None:
+            return self._privileged.start(service.name, ended)
         command = service.exec
         if self._helper is not None:
             if service.user is None:
@@ -150,6 +151,8 @@ class ServiceLauncher:
     def close(self) -> None:
         """Tell the programs to end, and nobody of their end any more; or leave them alone."""
         self._closed = True
+        if self._privileged is not None:
+            self._privileged.close()
         for child in list(self._children.values()):
             if self._end_with_us:
                 child.end()
@@ -176,5 +179,7 @@ class ServiceLauncher:
 
     def abandon(self) -> None:
         """In a forked child: they are not ours."""
+        if self._privileged is not None:
+            self._privileged.abandon()
         for child in self._children.values():
             child.leave()

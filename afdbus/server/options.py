@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 # What the daemon reacts to: its end, the user's Ctrl-C, and a reload.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -14,7 +15,8 @@ class Options:
     `config_file`: absolute.  `address`: instead of all `<listen>`, empty if not given.
     `print_address`, `print_pid`, `ready_fd`: descriptors, None if not asked for.  `fork` and
     `syslog`: None leaves it to the configuration.  `nofile`: the (soft, hard) RLIMIT_NOFILE
-    before it was raised, for children.
+    before it was raised, for children.  `privileged`: the way to who starts services as other
+    users, if there is one.
     """
 
     __slots__ = (
@@ -25,6 +27,7 @@ class Options:
         "pidfile",
         "print_address",
         "print_pid",
+        "privileged",
         "ready_fd",
         "syslog",
         "syslog_only",
@@ -43,3 +46,4 @@ class Options:
         self.syslog_only = False
         self.systemd_activation = False
         self.nofile = (0, 0)
+        self.privileged: socket.socket | None = None

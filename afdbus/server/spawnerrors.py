@@ -10,25 +10,37 @@ from __future__ import annotations
 from afdbus import errors
 from afdbus.errors import BusError
 
+# Those that we use as well.
+CONFIG_INVALID = 3
+SETUP_FAILED = 4
+NAME_INVALID = 5
+NOT_FOUND = 6
+FILE_INVALID = 8
+EXEC_FAILED = 9
+INVALID_ARGS = 10
+
 _HELPER = {
     2: (errors.NO_MEMORY, "Launcher could not run (out of memory)"),
-    3: (errors.SPAWN_CONFIG_INVALID, "Invalid configuration (missing or empty <user>?)"),
-    4: (errors.SPAWN_SETUP_FAILED, "Failed to setup environment correctly"),
-    5: (errors.SPAWN_SERVICE_NOT_VALID, "Bus name is not valid or missing"),
-    6: (errors.SPAWN_SERVICE_NOT_FOUND, "Bus name not found in system service directory"),
+    CONFIG_INVALID: (
+        errors.SPAWN_CONFIG_INVALID,
+        "Invalid configuration (missing or empty <user>?)",
+    ),
+    SETUP_FAILED: (errors.SPAWN_SETUP_FAILED, "Failed to setup environment correctly"),
+    NAME_INVALID: (errors.SPAWN_SERVICE_NOT_VALID, "Bus name is not valid or missing"),
+    NOT_FOUND: (errors.SPAWN_SERVICE_NOT_FOUND, "Bus name not found in system service directory"),
     7: (
         errors.SPAWN_PERMISSIONS_INVALID,
         "The permission of the setuid helper is not correct",
     ),
-    8: (
+    FILE_INVALID: (
         errors.SPAWN_PERMISSIONS_INVALID,
         "The service file is incorrect or does not have all required attributes",
     ),
-    9: (
+    EXEC_FAILED: (
         errors.SPAWN_EXEC_FAILED,
         "Cannot launch daemon, file not found or permissions invalid",
     ),
-    10: (errors.INVALID_ARGS, "Invalid arguments to command line"),
+    INVALID_ARGS: (errors.INVALID_ARGS, "Invalid arguments to command line"),
     11: (
         errors.SPAWN_CHILD_SIGNALED,
         "Launched child was signaled, it probably crashed",
