@@ -22,9 +22,11 @@ class Daemon:
     `time.perf_counter`.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, **variables: str) -> None:
+        """Start it, with these variables besides ours."""
         command = [*COMMANDS[kind], "--session", "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
+        environment |= variables
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment

@@ -1,4 +1,4 @@
-"""The comparison works; what it finds is not looked at, since time never decides a test."""
+"""The programs work; how fast, is not looked at, since time never decides a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-COMPARE = Path(__file__).parent.parent / "benchmarks" / "compare.py"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+COMPARE = BENCHMARKS / "compare.py"
 QUICK = "ping|pairs|pipe|driver|bcast 10$|churn|start"
 
 
@@ -27,3 +28,17 @@ def test_compare(program: Callable[[str], str]) -> None:
     }  # fmt: skip
     for row in told["summary"]:
         assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+
+
+def test_soak(program: Callable[[str], str], kind: str) -> None:
+    """Some rounds of all that it does, with all that it checks.
+
+    What grows in three rounds is no leak, unless it is a lot.
+    """
+    program("dbus-test-tool")
+    command = [sys.executable, BENCHMARKS / "soak.py", "--rounds=3", "--share=1", "--growth=30"]
+    run = subprocess.run(
+        [*command, f"--daemon={kind}"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+    assert "window 3: 3 rounds" in run.stdout
