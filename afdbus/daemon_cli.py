@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import afdbus
@@ -212,9 +213,10 @@ def _start(
     if user and user[0] != 0 and os.geteuid() == 0 and config.servicehelper is None:
         options.privileged = _fork_launcher(options, config, listeners, journal.syslog, fork)
     # Everything is imported before privileges go: afterwards the files may be unreadable.
-    from afdbus.server.daemon import run_daemon
+    from afdbus.server.daemon import TASK, run_daemon
 
     if user:
+        import_module(TASK)
         become(*user)
     if part:
         part()

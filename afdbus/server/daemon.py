@@ -1,6 +1,8 @@
 """The daemon: one loop, its buses, and the signals.
 
-No trio here: all that a daemon waits for is a descriptor in the loop's epoll set or a timer.
+Who starts a bus waits for its first answer.  So the loop serves by itself at first, while trio is
+imported beside it; then it goes on as trio's task.  All that it waits for is a descriptor in its
+epoll set or a timer, so nothing is lost between the two.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from afdbus.errors import BusError, ConfigError
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
 from afdbus.host.users import Users
+from afdbus.server.beside import import_beside
 from afdbus.server.buses import Buses
 from afdbus.server.collector import Collector
 from afdbus.server.launcher import Starting
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from afdbus.host.journal import Journal
     from afdbus.server.listener import Listener
     from afdbus.server.options import Options
+
+# What takes the loop over; where privileges are dropped it is imported before.
+TASK = "afdbus.server.task"
 
 
 def run_daemon(
@@ -54,6 +60,7 @@ class Daemon:
         self, options: Options, config: Config, listeners: list[Listener], journal: Journal
     ) -> None:
         self.status = 0
+        self._ended = False
         self._options = options
         self._users = Users()
         self._loop = Loop(journal)
@@ -71,12 +78,19 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until the end."""
-        self._loop.on_idle = Collector()
-        signals = Signals(self._loop, SIGNALS, self._signalled)
+        loop = self._loop
+        signals = Signals(loop, SIGNALS, self._signalled)
         # Whatever came since the start was kept back until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._report_ready()
-        self._loop.serve()
+        import_beside(loop, TASK, loop.stop)
+        loop.serve()
+        if not self._ended:
+            signals.share()
+            loop.on_idle = Collector()
+            from afdbus.server import task
+
+            task.serve(loop)
         notify("STOPPING=1")
         self._watch.close()
         self._buses.close()
@@ -97,6 +111,7 @@ class Daemon:
         if number == signal.SIGINT:
             # dbus-daemon leaves its files behind; a shell is told the same.
             self.status = 128 + signal.SIGINT
+        self._ended = True
         self._loop.stop()
 
     def _read(self) -> Config:

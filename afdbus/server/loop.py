@@ -4,9 +4,8 @@ A pass serves all light peers, flushes, gives one heavy peer (whose last read fi
 who has whole messages left) a turn, flushes, looks at the timers, closes what was farewelled, and
 accepts (P4, P6, P10).
 
-A daemon drives it by itself (`serve`): it needs no other task, and those who start one wait less
-if trio is not even imported, which takes longer than all the rest.  In a trio program it is one of
-trio's tasks (`server/task.py`).
+It knows nothing of trio: it can serve by itself (`serve`), as a daemon does until trio is imported,
+and as one of trio's tasks (`server/task.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
 
-# Seconds: without anything to do for so long the loop is idle, and then it waits at most so long.
+# Seconds: a loop of its own is idle if there was nothing to do for so long, and then waits so long.
 LINGER = 0.02
 REST = 3600.0
 # As many events as are served in one pass.

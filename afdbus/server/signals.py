@@ -1,11 +1,13 @@
 """The signals of the process as events of its loop.
 
-What came is noted by Python's handler.  A wakeup descriptor, which the kernel's side of the handler
-writes to, is in the loop's epoll set and ends its sleep (P10).
+What came is noted by Python's handler, which makes a pipe readable that is in the loop's epoll set.
+The handler itself runs only when this thread wakes up; that is the matter of a wakeup descriptor,
+ours or that of whoever drives the loop (P10).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -35,6 +37,9 @@ class Signals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         # between any two instructions of anybody, so that no more may be done here
         self._came.append(number)
+        if self._writer >= 0:
+            with contextlib.suppress(BlockingIOError):  # full: there is something to be read
+                os.write(self._writer, b"\0")
 
     def _look(self, _event: int) -> None:
         os.read(self._reader, 512)
@@ -43,9 +48,14 @@ class Signals:
             # each a deed of its own, so that a bug in one does not cost the others
             self._loop.again(partial(self._deed, number))
 
+    def share(self) -> None:
+        """From now on who drives the loop is woken by a descriptor of its own, as trio is."""
+        signal.set_wakeup_fd(-1)
+
     def close(self) -> None:
         """Wake nobody any more.  The signals do no harm until the process ends."""
         signal.set_wakeup_fd(-1)
         self._loop.unregister(self._reader)
+        writer, self._writer = self._writer, -1
         os.close(self._reader)
-        os.close(self._writer)
+        os.close(writer)

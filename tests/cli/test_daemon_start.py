@@ -77,6 +77,7 @@ def test_umask_of_a_forked_daemon(place: Place, more: str, umask: str) -> None:
         _, pid = place.fork(place.configure(more))
     finally:
         os.umask(before)
+    assert place.answer()
     assert f"Umask:\t{umask}\n" in Path(f"/proc/{pid}/status").read_text()
 
 

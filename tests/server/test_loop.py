@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -13,6 +15,7 @@ import trio.testing
 
 from afdbus.host.journal import Journal
 from afdbus.server import task
+from afdbus.server.beside import import_beside
 from afdbus.server.collector import WORTH, Collector
 from afdbus.server.loop import Loop
 from afdbus.server.signals import Signals
@@ -37,7 +40,11 @@ def in_trio(loop: Loop) -> None:
     trio.run(main)
 
 
-DRIVERS = pytest.mark.parametrize("drive", [alone, in_trio])
+def in_a_daemon(loop: Loop) -> None:
+    task.serve(loop)
+
+
+DRIVERS = pytest.mark.parametrize("drive", [alone, in_trio, in_a_daemon])
 
 
 @DRIVERS
@@ -131,6 +138,50 @@ def test_a_signal_from_outside_wakes_a_loop_that_sleeps(loop: Loop, handlers: No
     assert came == [signal.SIGUSR1]
     signals.close()
     os.kill(os.getpid(), signal.SIGUSR1)  # does no harm any more
+
+
+def test_a_signal_from_outside_wakes_a_daemon_that_sleeps_in_trio(
+    loop: Loop, handlers: None
+) -> None:
+    came: list[int] = []
+
+    def take(number: int) -> None:
+        came.append(number)
+        loop.stop()
+
+    signals = Signals(loop, [signal.SIGUSR1], take)
+    signals.share()
+    loop.on_idle = lambda: os.kill(os.getpid(), signal.SIGUSR1)
+    task.serve(loop)
+    assert came == [signal.SIGUSR1]
+    signals.close()
+
+
+def test_the_loop_serves_while_a_module_is_imported(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import waits for what the loop does, and the loop goes on when it is done."""
+    reader, writer = os.pipe()
+    (tmp_path / "slow_to_import.py").write_text(f"import os\nGOT = os.read({reader}, 1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    interval = sys.getswitchinterval()
+    import_beside(loop, "slow_to_import", loop.stop)
+    loop.again(lambda: os.write(writer, b"x"))
+    loop.serve()
+    assert sys.modules.pop("slow_to_import").GOT == b"x"
+    assert sys.getswitchinterval() == interval
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_module_that_cannot_be_imported_is_told(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "strict", True)
+    import_beside(loop, "no_such_module", loop.stop)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        loop.serve()
+    assert loop.bugs == 1
 
 
 def test_a_bug_at_a_signal_does_not_end_the_loop(

@@ -1,0 +1,42 @@
+"""Imports a module while the loop serves: trio alone takes longer than the rest of a start."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from afdbus.server.loop import Loop
+
+# Seconds after which the importing thread gives way: Python's own 5 ms would be the latency of
+# each message meanwhile.
+GIVE_WAY = 0.0005
+
+
+def import_beside(loop: Loop, name: str, done: Callable[[], None]) -> None:
+    """Import the module `name` in a thread; then `done` is called in the loop.
+
+    If it cannot be imported that is told as a bug, and `done` is not called.
+    """
+    told = os.eventfd(0, os.EFD_CLOEXEC)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(GIVE_WAY)
+
+    def work() -> None:
+        with contextlib.suppress(ImportError):  # `finish` meets it again
+            importlib.import_module(name)
+        os.eventfd_write(told, 1)
+
+    def finish(_event: int) -> None:
+        loop.unregister(told)
+        os.close(told)
+        sys.setswitchinterval(interval)
+        importlib.import_module(name)
+        done()
+
+    loop.register(told, finish)
+    # daemon: whoever ends the process now does not wait for it
+    threading.Thread(target=work, name="import", daemon=True).start()
