@@ -9,6 +9,7 @@ from afdbus.host.users import Users
 from afdbus.policy.written import written
 from afdbus.tools.answers import Answers, Step, rests_on
 from afdbus.tools.command import BAD, GOOD, add_config_options, config_path
+from afdbus.tools.people import add_person_options
 from afdbus.tools.questions import Asked, asked, described
 from afdbus.tools.remedies import Remedy, beyond, find
 
@@ -22,17 +23,7 @@ The exit status is 0 for allowed, 1 for denied, 2 if there is no answer."""
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
-    who = parser.add_argument_group("who")
-    who.add_argument("--uid", type=int, metavar="N", help="the user, by number")
-    who.add_argument("--user", metavar="NAME", help="the user, by name")
-    who.add_argument(
-        "--gid",
-        type=int,
-        action="append",
-        dest="gids",
-        metavar="N",
-        help="a group of the process (default: the groups of the user database)",
-    )
+    add_person_options(parser.add_argument_group("who"))
     what = parser.add_argument_group("does what")
     what.add_argument("--send", action="store_true", help="send a message")
     what.add_argument("--receive", action="store_true", help="receive a message")

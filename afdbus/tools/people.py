@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,20 @@ class Person(NamedTuple):
         if self.user is not None:
             return f"{self.user.name} (uid {self.user.uid})"
         return "somebody" if self.identity.uid is None else f"uid {self.identity.uid}"
+
+
+def add_person_options(parser: argparse._ActionsContainer) -> None:
+    """Options for the user who is meant: `uid`, `user` and `gids`."""
+    parser.add_argument("--uid", type=int, metavar="N", help="the user, by number")
+    parser.add_argument("--user", metavar="NAME", help="the user, by name")
+    parser.add_argument(
+        "--gid",
+        type=int,
+        action="append",
+        dest="gids",
+        metavar="N",
+        help="a group of the process (default: the groups of the user database)",
+    )
 
 
 SOMEBODY = Person(Identity(), None)

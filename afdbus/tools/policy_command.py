@@ -6,17 +6,20 @@ import argparse
 import sys
 
 from afdbus.errors import ConfigError
-from afdbus.tools import explain_command
+from afdbus.tools import dump_command, explain_command
 from afdbus.tools.command import WRONG_USE, UsageError
+
+_COMMANDS = (
+    ("explain", explain_command, "tell whether something is allowed, and by which rule"),
+    ("dump", dump_command, "list the rules that hold for a user, in their order"),
+)
 
 
 def main(argv: list[str]) -> int:
     """Do what the arguments (after `policy`) say: the exit status."""
     parser = argparse.ArgumentParser(prog="afdbus policy", description="Policies of a bus.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module, summary in (
-        ("explain", explain_command, "tell whether something is allowed, and by which rule"),
-    ):
+    for name, module, summary in _COMMANDS:
         command = commands.add_parser(
             name,
             help=summary,
