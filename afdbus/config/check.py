@@ -17,12 +17,19 @@ from afdbus.limits import Limits
 
 
 class Finding(NamedTuple):
-    """One thing to be told, in the words of `load`, and where it is (line 0: the whole file)."""
+    """One thing to be told, in the words of `load`, and where it is (line 0: the whole file).
+
+    `kind`: "error", "warning", or the name of the check of `lint` that it belongs to.
+    """
 
     file: str
     line: int
     text: str
-    is_error: bool
+    kind: str
+
+    @property
+    def is_error(self) -> bool:
+        return self.kind == "error"
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
@@ -45,11 +52,14 @@ class _FullReport(Report):
         self.findings: dict[Finding, None] = {}
         self.files: dict[str, str] = {}  # by their real path, as spelled
 
-    def warn(self, text: str, file: str, line: int) -> None:
-        self._note(Finding(file, line, text, False))
+    def warn(self, text: str, kind: str, file: str, line: int) -> None:
+        self._note(Finding(file, line, text, kind))
+
+    def remark(self, text: str, kind: str, file: str, line: int) -> None:
+        self._note(Finding(file, line, text, kind))
 
     def refuse(self, error: ConfigError) -> None:
-        self._note(Finding(error.file or "", error.line or 0, error.text, True))
+        self._note(Finding(error.file or "", error.line or 0, error.text, "error"))
 
     def skip(self, path: str, error: ConfigError) -> None:
         self.refuse(error)
@@ -70,18 +80,27 @@ def check(path: str) -> Checked:
     """Read the file `path` with all that it includes, and tell all that is wrong. Never raises.
 
     A file that has nothing but policies and limits may do without `<listen>`: it is one for an
-    `<includedir>`.
+    `<includedir>`.  If `path` is such a directory, all its files are read, by their names.
     """
     report = _FullReport()
-    report.is_known(path)
-    try:
-        draft = Reader(report).file(path, Limits())
-    except ConfigError as error:
-        report.refuse(error)
-        return Checked(Draft(Limits()), tuple(report.findings), ())
-    if not draft.listen and is_main(draft):
+    reader = Reader(report)
+    draft = Draft(Limits())
+    is_directory = os.path.isdir(path)
+    for file in _files_of(path) if is_directory else [path]:
+        if report.is_known(file):
+            continue
+        try:
+            draft.absorb(reader.file(file, draft.limits))
+        except ConfigError as error:
+            report.refuse(error)
+    if not is_directory and is_main(draft) and not draft.listen:
         report.refuse(ConfigError("Configuration file needs one or more <listen> elements", path))
     return Checked(draft, tuple(report.findings), tuple(report.files.values()))
+
+
+def _files_of(directory: str) -> list[str]:
+    names = (name for name in os.listdir(directory) if name.endswith(".conf"))
+    return [os.path.join(directory, name) for name in sorted(names)]
 
 
 def is_main(draft: Draft) -> bool:

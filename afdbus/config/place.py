@@ -17,8 +17,12 @@ class Report:
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def warn(self, text: str, file: str, line: int) -> None:
+    def warn(self, text: str, kind: str, file: str, line: int) -> None:
+        """`kind`: what `lint` calls it."""
         self.warnings.append(f"{file}:{line}: {text}")
+
+    def remark(self, text: str, kind: str, file: str, line: int) -> None:
+        """What a bus keeps to itself, as dbus-daemon does, and who looks a file over may want."""
 
     def refuse(self, error: ConfigError) -> None:
         raise error
@@ -53,8 +57,11 @@ class Place:
         """Tell of an error behind which more may be found.  Raises it if one is enough."""
         self._report.refuse(self.error(text))
 
-    def warn(self, text: str) -> None:
-        self._report.warn(text, self.file, self.line)
+    def warn(self, text: str, kind: str = "warning") -> None:
+        self._report.warn(text, kind, self.file, self.line)
+
+    def remark(self, text: str, kind: str) -> None:
+        self._report.remark(text, kind, self.file, self.line)
 
 
 def check_attributes(element: Element, allowed: Collection[str], place: Place) -> None:

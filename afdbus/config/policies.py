@@ -59,6 +59,8 @@ def add_policy(draft: Draft, element: Element, users: UserDatabase, place: Place
             inside.refuse(
                 f"<{child.name}> rule cannot be per-{kind} because it has bus-global semantics"
             )
+        elif isinstance(rule, ConnectRule) and kind == "at_console":
+            inside.remark("Rules about connecting count in default and mandatory only", "ignored")
         bucket.append(rule)
 
 
@@ -77,6 +79,7 @@ def _bucket(
         )
         return None
     if kind == "at_console":
+        place.remark("at_console is deprecated: who sits at the machine is polkit's to ask", kind)
         if value == "true":
             return draft.at_console
         if value == "false":
@@ -86,7 +89,7 @@ def _bucket(
     number = users.user(value) if kind == "user" else users.group(value)
     if number is None:
         what = "username" if kind == "user" else "group"
-        place.warn(f'Unknown {what} "{value}" in message bus configuration file')
+        place.warn(f'Unknown {what} "{value}" in message bus configuration file', f"unknown-{kind}")
         return None
     return (draft.users if kind == "user" else draft.groups).setdefault(number, [])
 
@@ -117,7 +120,8 @@ def _rule(element: Element, users: UserDatabase, place: Place) -> Rule | None:
     number = users.group(who) if group else users.user(who)
     if number is None:
         what = "group" if group else "username"
-        place.warn(f'Unknown {what} "{who}" on element <{element.name}>')
+        kind = "unknown-group" if group else "unknown-user"
+        place.warn(f'Unknown {what} "{who}" on element <{element.name}>', kind)
         return None
     return ConnectRule(allow, group, number, place.file, place.line)
 
@@ -177,6 +181,8 @@ def _message_rule(
         place.refuse(
             f'Rule with send_broadcast="true" and send_destination="{name}" cannot match anything'
         )
+    if receive and "log" in given:
+        place.remark("log is heeded on send rules only", "ignored")
     prefix = given.get("send_destination_prefix")  # here "*" is no wildcard
     requested_reply = _boolean(given, f"{way}_requested_reply", place)
     return MessageRule(

@@ -142,5 +142,5 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_as_it_is_written() -> None:
-    assert str(Finding("a.conf", 3, "wrong", True)) == "a.conf:3: error: wrong"
-    assert str(Finding("a.conf", 0, "odd", False)) == "a.conf: warning: odd"
+    assert str(Finding("a.conf", 3, "wrong", "error")) == "a.conf:3: error: wrong"
+    assert str(Finding("a.conf", 0, "odd", "ignored")) == "a.conf: warning: odd"
