@@ -29,9 +29,8 @@ from afdbus.host.process import (
     print_line,
     raise_fd_limit,
 )
-from afdbus.server.listener import Listener
-from afdbus.server.listeners import bind_all, printable
-from afdbus.server.options import SIGNALS, Options
+from afdbus.server.boundbus import BoundBus, bind_buses, wanted_buses
+from afdbus.server.options import SIGNALS, WAYS, Options
 from afdbus.server.starterenv import about_bus
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from afdbus.config.model import Config
 
+# What dbus-daemon does not have (--bus, --full-receiver) is not in it: scripts may compare.
 USAGE = (
     "dbus-daemon [--version] [--session] [--system] [--config-file=FILE] "
     "[--print-address[=DESCRIPTOR]] [--print-pid[=DESCRIPTOR]] [--introspect] "
@@ -69,6 +69,7 @@ _TEXTS = {
     "--print-address": "printing address to",
     "--print-pid": "printing pid to",
     "--ready-fd": "reporting readiness to",
+    "--full-receiver": "full receiver",
 }
 _CONFIG_FILES = {"--session": session_config, "--system": system_config}
 
@@ -107,6 +108,9 @@ def parse_options(arguments: list[str]) -> Options:
                 setattr(options, key, on)
         elif argument in _CONFIG_FILES:
             take("--config-file", _CONFIG_FILES[argument](), argument)
+        elif name == "--bus":
+            if equals:
+                options.buses.append(_bus(value))
         elif name in _TEXTS:
             asked.add(name)
             if equals:
@@ -117,13 +121,21 @@ def parse_options(arguments: list[str]) -> Options:
             raise _Done(0, _introspection())
         elif previous in _TEXTS:
             take(previous, argument, previous)
+        elif previous == "--bus":
+            options.buses.append(_bus(argument))
         else:
             raise _Done(1, err=USAGE)
         previous = argument
-    if not texts["--config-file"]:
+    has_own = options.buses and all(file for _, file in options.buses) and not texts["--address"]
+    if not texts["--config-file"] and not has_own:
         raise _Done(1, err="No configuration file specified.\n" + USAGE)
     # absolute, as a daemon changes its directory and may have to read the file again
-    options.config_file = os.path.abspath(texts["--config-file"])
+    if texts["--config-file"]:
+        options.config_file = os.path.abspath(texts["--config-file"])
+    if texts["--full-receiver"]:
+        if texts["--full-receiver"] not in WAYS:
+            raise _Done(1, err=USAGE)
+        options.full_receiver = texts["--full-receiver"]
     options.address = texts["--address"]
     if "--print-address" in asked:
         options.print_address = _descriptor(texts["--print-address"])
@@ -132,6 +144,12 @@ def parse_options(arguments: list[str]) -> Options:
     if "--ready-fd" in asked:
         options.ready_fd = _descriptor(texts["--ready-fd"])
     return options
+
+
+def _bus(text: str) -> tuple[str, str]:
+    """Name, escaped as in addresses, and file of a `--bus`."""
+    name, _, file = text.partition("=")
+    return name, os.path.abspath(file) if file else ""
 
 
 def _descriptor(text: str) -> int:
@@ -165,26 +183,26 @@ def main(argv: list[str] | None = None) -> int:
         _write(2, done.err)
         return done.status
 
-    from afdbus.config.load import load
-
     try:
-        config = load(options.config_file)
-    except ConfigError as error:
+        wanted = wanted_buses(options)
+    except (ConfigError, AddressError) as error:
         return _fail(Journal(), str(error))
+    config = wanted[0].config
     journal = _journal(options, config)
     pidfile = PidFile(config.pidfile) if config.pidfile and options.pidfile else None
-    listeners: list[Listener] = []
+    buses: list[BoundBus] = []
     try:
         notice = pidfile.check() if pidfile else None
         # Until the loop can end in an orderly way they wait; it unblocks them.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        listeners = bind_all([options.address] if options.address else config.listen)
-        return _start(options, config, listeners, journal, pidfile, notice)
+        buses = bind_buses(wanted)
+        return _start(options, config, buses, journal, pidfile, notice)
     except (StartError, AddressError) as error:
         return _fail(journal, str(error))
     finally:
-        for listener in listeners:
-            listener.close()
+        for bus in buses:
+            for listener in bus.listeners:
+                listener.close()
         if pidfile:
             pidfile.remove()
         journal.close()
@@ -193,14 +211,14 @@ def main(argv: list[str] | None = None) -> int:
 def _start(
     options: Options,
     config: Config,
-    listeners: list[Listener],
+    buses: list[BoundBus],
     journal: Journal,
     pidfile: PidFile | None,
     notice: str | None,
 ) -> int:
     """From the printed address to the end of the daemon.  Raises StartError."""
     if options.print_address is not None:
-        print_line(options.print_address, printable(listeners))
+        print_line(options.print_address, "\n".join(map(str, buses)))
     # Its existence is looked at before a fork, so that the starter sees the error.
     user = find_user(config.user) if config.user else None
     fork = config.fork if options.fork is None else options.fork
@@ -211,7 +229,7 @@ def _start(
         print_line(options.print_pid, str(os.getpid()))
     options.nofile, complaint = raise_fd_limit()
     if user and user[0] != 0 and os.geteuid() == 0 and config.servicehelper is None:
-        options.privileged = _fork_launcher(options, config, listeners, journal.syslog, fork)
+        options.privileged = _fork_launcher(options, buses[0], journal.syslog, fork)
     # Everything is imported before privileges go: afterwards the files may be unreadable.
     from afdbus.server.daemon import TASK, run_daemon
 
@@ -220,24 +238,25 @@ def _start(
         become(*user)
     if part:
         part()
-    for warning in (notice, complaint, *config.warnings):
+    configs = dict.fromkeys(bus.config for bus in buses)
+    for warning in (notice, complaint, *(w for one in configs for w in one.warnings)):
         if warning:
             journal.warning(warning)
-    return run_daemon(options, config, listeners, journal)
+    return run_daemon(options, buses, journal)
 
 
 def _fork_launcher(
-    options: Options, config: Config, listeners: list[Listener], journals: bool, silent: bool
+    options: Options, bus: BoundBus, journals: bool, silent: bool
 ) -> socket.socket:
-    """Leave somebody behind who can start services as other users.  Raises StartError."""
+    """Leave somebody behind who can start services of `bus` as other users.  Raises StartError."""
     from afdbus.server import privileged
 
     terms = privileged.Terms(
-        options.config_file,
-        about_bus(printable(listeners), config.type),
+        bus.config_file,
+        about_bus(str(bus), bus.config.type),
         options.nofile,
         journals,
-        end=config.type != "system",
+        end=bus.config.type != "system",
     )
     try:
         return privileged.fork(terms, silent=silent)

@@ -139,6 +139,25 @@ class Journal:
             self._socket = None
 
 
+class Prefixed:
+    """A journal for a part of the process: what it says is told with a prefix of its own."""
+
+    __slots__ = ("_journal", "_prefix")
+
+    def __init__(self, journal: Journal, prefix: str) -> None:
+        self._journal = journal
+        self._prefix = prefix
+
+    def info(self, text: str) -> None:
+        self._journal.info(self._prefix + text)
+
+    def warning(self, text: str) -> None:
+        self._journal.warning(self._prefix + text)
+
+    def security(self, text: str) -> None:
+        self._journal.security(self._prefix + text)
+
+
 def _write_stderr(line: str) -> bool:
     data = line.encode("utf-8", "replace")
     try:

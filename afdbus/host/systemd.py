@@ -17,19 +17,21 @@ _ONE_LINE = {ord("\n"): " "}
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
-def listen_fds() -> range:
-    """The descriptors passed to this process, made close-on-exec; empty if there are none.
+def listen_fds() -> list[tuple[int, str]]:
+    """The descriptors passed to this process, made close-on-exec, with their names; empty if there
+    are none.  One without a name is "unknown", as for sd_listen_fds_with_names(3).
 
     The variables are gone afterwards, so neither a second call nor a child takes them again.
     Raises OSError (EINVAL, EBADF) if the variables are nonsense or the descriptors not open.
     """
-    pid, count, _ = [os.environ.pop(name, None) for name in _VARIABLES]
+    pid, count, names = [os.environ.pop(name, None) for name in _VARIABLES]
     if pid is None or count is None or _positive(pid) != os.getpid():
-        return range(0)
+        return []
     fds = range(LISTEN_FDS_START, LISTEN_FDS_START + _positive(count))
     for fd in fds:
         os.set_inheritable(fd, False)
-    return fds
+    told = names.split(":") if names else []
+    return list(zip(fds, told + ["unknown"] * len(fds), strict=False))
 
 
 def _positive(text: str) -> int:

@@ -27,22 +27,12 @@ if TYPE_CHECKING:
 
 
 class Buses:
-    """The buses that are served, in the order in which they were made.
+    """The buses that are served, in the order in which they were made."""
 
-    `starting` is how services are started, for all of them.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        journal: Journal,
-        keyring: Keyring | None,
-        starting: Starting = DEFAULT,
-    ) -> None:
+    def __init__(self, loop: Loop, journal: Journal, keyring: Keyring | None) -> None:
         self._loop = loop
         self._journal = journal
         self._keyring = keyring
-        self._starting = starting
         self._servers: dict[BusServer, None] = {}
         # Closed, but not all of their services have ended.
         self._ending: list[BusServer] = []
@@ -58,6 +48,7 @@ class Buses:
         *,
         guid: str | None = None,
         journal: Journal | None = None,
+        starting: Starting = DEFAULT,
         full_receiver: FullReceiver = DROP_IN,
     ) -> BusServer:
         """Serve a new bus on `listeners`, which are its own from now on.
@@ -73,7 +64,7 @@ class Buses:
             own_uid=os.geteuid(),
             journal=journal or self._journal,
             keyring=self._keyring,
-            starting=self._starting,
+            starting=starting,
             full_receiver=full_receiver,
         )
         self._servers[server] = None

@@ -11,16 +11,20 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
-from afdbus.config.load import load
-from afdbus.config.model import Sources
+from afdbus.bus.overflow import FullReceiver, Way
+from afdbus.config.load import compose, load
+from afdbus.config.model import Config, Sources
 from afdbus.errors import BusError, ConfigError
+from afdbus.host.journal import Prefixed
 from afdbus.host.keyring import CookieKeyring
 from afdbus.host.systemd import notify
 from afdbus.host.users import Users
 from afdbus.server.beside import import_beside
 from afdbus.server.buses import Buses
+from afdbus.server.busserver import BusServer
 from afdbus.server.collector import Collector
 from afdbus.server.launcher import Starting
 from afdbus.server.loop import Loop
@@ -29,52 +33,61 @@ from afdbus.server.signals import Signals
 from afdbus.server.watch import Watch
 
 if TYPE_CHECKING:
-    from afdbus.config.model import Config
     from afdbus.host.journal import Journal
-    from afdbus.server.listener import Listener
+    from afdbus.server.boundbus import BoundBus
     from afdbus.server.options import Options
 
 # What takes the loop over; where privileges are dropped it is imported before.
 TASK = "afdbus.server.task"
 
 
-def run_daemon(
-    options: Options, config: Config, listeners: list[Listener], journal: Journal
-) -> int:
-    """Serve one bus until SIGTERM (or SIGINT); returns the exit status.
+def run_daemon(options: Options, buses: list[BoundBus], journal: Journal) -> int:
+    """Serve the buses until SIGTERM (or SIGINT); returns the exit status.
 
-    What comes before was done by the caller: `listeners` listen, their addresses are printed,
+    What comes before was done by the caller: they are bound, their addresses are printed,
     privileges are dropped, SIGNALS are blocked.
     """
     # Where our starter ignores it, which is inherited, no child can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    daemon = Daemon(options, config, listeners, journal)
+    daemon = Daemon(options, buses, journal)
     daemon.run()
     return daemon.status
 
 
 class Daemon:
-    """The process that serves one bus."""
+    """The process that serves the buses."""
 
-    def __init__(
-        self, options: Options, config: Config, listeners: list[Listener], journal: Journal
-    ) -> None:
+    def __init__(self, options: Options, buses: list[BoundBus], journal: Journal) -> None:
         self.status = 0
         self._ended = False
         self._options = options
         self._users = Users()
         self._loop = Loop(journal)
-        self._buses = Buses(
-            self._loop,
-            journal,
-            CookieKeyring(self._users),
-            Starting(
-                options.nofile, journal.syslog, options.systemd_activation, options.privileged
-            ),
+        self._buses = Buses(self._loop, journal, CookieKeyring(self._users))
+        starting = Starting(
+            options.nofile, journal.syslog, options.systemd_activation, options.privileged
         )
-        self._buses.serve(config, self._read, listeners)
-        self._watch = Watch(self._loop, journal, self._reload)
-        self._watch.follow(config.sources)
+        when_full = FullReceiver(cast("Way", options.full_receiver))
+        # One for each configuration file, and which buses are to read it again.
+        self._watches: dict[str, Watch] = {}
+        self._readers: dict[str, list[BusServer]] = {}
+        for bus in buses:
+            file = bus.config_file
+            server = self._buses.serve(
+                bus.config,
+                partial(self._read, file),
+                bus.listeners,
+                guid=bus.listeners[0].guid if bus.name else None,
+                journal=Prefixed(journal, f"[{bus.name}] ") if bus.name else journal,
+                starting=starting,
+                full_receiver=when_full,
+            )
+            # Whoever starts services as other users knows the configuration of the first only.
+            starting = starting._replace(privileged=None)
+            if file not in self._watches:
+                self._watches[file] = Watch(self._loop, journal, partial(self._reload, file))
+                self._watches[file].follow(bus.config.sources)
+            self._readers.setdefault(file, []).append(server)
 
     def run(self) -> None:
         """Serve until the end."""
@@ -92,7 +105,8 @@ class Daemon:
 
             task.serve(loop)
         notify("STOPPING=1")
-        self._watch.close()
+        for watch in self._watches.values():
+            watch.close()
         self._buses.close()
         signals.close()
         self._loop.close()
@@ -106,7 +120,8 @@ class Daemon:
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._reload()
+            for file in self._readers:
+                self._reload(file)
             return
         if number == signal.SIGINT:
             # dbus-daemon leaves its files behind; a shell is told the same.
@@ -114,22 +129,25 @@ class Daemon:
         self._ended = True
         self._loop.stop()
 
-    def _read(self) -> Config:
+    def _read(self, file: str) -> Config:
         """The configuration as it is now, for whoever asked for a reload; raises ConfigError."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._loop.again(lambda: notify("READY=1"))  # by then it holds, or is refused
         self._users.flush()
-        self._watch.reading()
+        watch = self._watches[file]
+        watch.reading()
         sources = Sources()
         try:
-            config = load(self._options.config_file, sources)
+            # Buses with names of their own need no <listen>.
+            read = compose if self._options.buses else load
+            config = read(file, sources=sources)
         except ConfigError:
-            self._watch.follow(sources, also=True)
+            watch.follow(sources, also=True)
             raise
-        self._watch.follow(sources)
+        watch.follow(sources)
         return config
 
-    def _reload(self) -> None:
-        for server in self._buses:
+    def _reload(self, file: str) -> None:
+        for server in self._readers[file]:
             with contextlib.suppress(BusError):  # the log says why
                 server.reload()

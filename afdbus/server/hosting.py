@@ -13,6 +13,7 @@ from afdbus.server.ownname import bind_name, random_name
 from afdbus.server.pythonlog import PythonLog
 from afdbus.server.recipe import BusOptions, Recipes, full_receiver
 from afdbus.server.traffic import Traffic
+from afdbus.wire.address import new_guid
 
 
 class Hosting:
@@ -45,7 +46,7 @@ class Hosting:
         config = reread()
         if name is None:
             name = random_name()
-        listener = bind_name(name)
+        listener = bind_name(name, new_guid())
         traffic = Traffic(options["messages"]) if options.get("messages") else None
         server = self._served.serve(
             config,

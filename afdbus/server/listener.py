@@ -39,10 +39,11 @@ class Listener:
 
     `address`: what a client connects to, without guid; `str` gives it with the guid.  `method`:
     the method it was bound by ("systemd" says nothing about the kind of socket).  `nonce`: what a
-    client has to send first, None except for nonce-tcp.
+    client has to send first, None except for nonce-tcp.  `own_name`: the name of the bus that
+    this listener makes; None where it leads to the bus of the whole configuration.
     """
 
-    __slots__ = ("_files", "address", "guid", "method", "nonce", "socket")
+    __slots__ = ("_files", "address", "guid", "method", "nonce", "own_name", "socket")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Listener:
         method: str,
         files: Iterable[File] = (),
         nonce: bytes | None = None,
+        own_name: str | None = None,
     ) -> None:
         listening.setblocking(False)
         self.socket = listening
@@ -59,6 +61,7 @@ class Listener:
         self.guid = guid
         self.method = method
         self.nonce = nonce
+        self.own_name = own_name
         self._files = tuple(files)
 
     def __str__(self) -> str:

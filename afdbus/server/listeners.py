@@ -20,7 +20,8 @@ from typing import Any
 from afdbus.errors import AddressError
 from afdbus.host.systemd import listen_fds
 from afdbus.server.listener import File, Listener
-from afdbus.wire.address import Address, new_guid, parse
+from afdbus.server.ownname import bind_name, random_name
+from afdbus.wire.address import OWN_METHOD, Address, new_guid, parse
 
 # libdbus's limit for a path, or for an abstract name with the NUL before it; its clients have the
 # same one, although the kernel would take 108.
@@ -34,15 +35,16 @@ _FAMILIES = {
 }
 
 
-def bind_all(texts: Iterable[str]) -> list[Listener]:
+def bind_all(texts: Iterable[str], passed: Passed | None = None) -> list[Listener]:
     """Bind each text, in order.  The listeners of the last one come first, as they are printed.
 
     Raises AddressError with libdbus's text; nothing is left behind then.
     """
     listeners: list[Listener] = []
+    passed = passed or Passed()
     try:
         for text in texts:
-            listeners[:0] = bind(text)
+            listeners[:0] = bind(text, passed)
     except AddressError:
         for listener in listeners:
             listener.close()
@@ -56,20 +58,21 @@ def printable(listeners: Iterable[Listener]) -> str:
     return ";".join(dict.fromkeys(map(str, listeners)))
 
 
-def bind(text: str) -> list[Listener]:
+def bind(text: str, passed: Passed | None = None) -> list[Listener]:
     """Bind the first of the addresses in `text` that can be, and listen there.
 
-    Raises AddressError with libdbus's text.
+    `passed` are the sockets from systemd that are left.  Raises AddressError with libdbus's text.
     """
     addresses = parse(text)
     guid = new_guid()
+    passed = passed or Passed()
     first_failure: AddressError | None = None
     for address in addresses:
         method = _METHODS.get(address.method)
         if method is None:
             continue
         try:
-            return method(address, guid)
+            return method(address, guid, passed)
         except _UnavailableError as failure:
             first_failure = first_failure or failure
     raise first_failure or AddressError(f"Unknown address type '{addresses[0].method}'")
@@ -82,7 +85,7 @@ class _UnavailableError(AddressError):
 # unix:
 
 
-def _unix(address: Address, guid: str) -> list[Listener]:
+def _unix(address: Address, guid: str, _passed: Passed) -> list[Listener]:
     given = [key for key in _UNIX if key in address.options]
     if not given:
         raise AddressError(
@@ -174,7 +177,7 @@ def _remove_stale(path: str) -> None:
 # tcp: and nonce-tcp:
 
 
-def _tcp(address: Address, guid: str) -> list[Listener]:
+def _tcp(address: Address, guid: str, _passed: Passed) -> list[Listener]:
     options = address.options
     family = options.get("family")
     if family not in _FAMILIES:
@@ -271,18 +274,34 @@ def _write_nonce(nonce: bytes, sockets: list[socket.socket]) -> tuple[str, list[
 # systemd:
 
 
-def _systemd(address: Address, guid: str) -> list[Listener]:
-    try:
-        fds = listen_fds()
-    except OSError as error:
-        raise _UnavailableError(f"Failed to acquire systemd socket: {error.strerror}") from None
-    if not fds:
+class Passed:
+    """The sockets that systemd has opened for us, taken from the environment when first needed."""
+
+    __slots__ = ("_fds",)
+
+    def __init__(self) -> None:
+        self._fds: list[tuple[int, str]] | None = None
+
+    def take(self, name: str | None = None) -> list[socket.socket]:
+        """Those that are called `name`, all that are left if it is None.  Raises AddressError."""
+        try:
+            if self._fds is None:
+                self._fds = listen_fds()
+        except OSError as error:
+            raise _UnavailableError(f"Failed to acquire systemd socket: {error.strerror}") from None
+        taken = [entry for entry in self._fds if name in (None, entry[1])]
+        if not all(_is_listening(fd) for fd, _ in taken):
+            raise _UnavailableError("Passed socket has wrong type.")
+        self._fds = [entry for entry in self._fds if entry not in taken]
+        return [socket.socket(fileno=fd) for fd, _ in taken]
+
+
+def _systemd(address: Address, guid: str, passed: Passed) -> list[Listener]:
+    sockets = passed.take()
+    if not sockets:
         raise _UnavailableError("No socket received.")
-    if not all(map(_is_listening, fds)):
-        raise _UnavailableError("Passed socket has wrong type.")
-    sockets = [socket.socket(fileno=fd) for fd in fds]
     # The files of these sockets are systemd's.
-    return [Listener(passed, _address_of(passed), guid, "systemd") for passed in sockets]
+    return [Listener(sock, _address_of(sock), guid, "systemd") for sock in sockets]
 
 
 def _is_listening(fd: int) -> bool:
@@ -307,7 +326,31 @@ def _address_of(passed: socket.socket) -> Address:
     return Address("tcp", {"family": family, "port": str(where[1]), "host": where[0]})
 
 
-_METHODS: dict[str, Callable[[Address, str], list[Listener]]] = {
+# afdbus:
+
+
+def _afdbus(address: Address, guid: str, passed: Passed) -> list[Listener]:
+    given = [key for key in ("name", "abstract") if key in address.options]
+    if len(given) > 1:
+        raise AddressError(
+            'Could not parse server address: cannot specify both "name" and "abstract"'
+        )
+    name = address.options[given[0]] if given else random_name()
+    sockets = passed.take(name)
+    if sockets:
+        return [
+            Listener(sock, _address_of(sock), guid, OWN_METHOD, own_name=name) for sock in sockets
+        ]
+    try:
+        return [bind_name(name, guid)]
+    except ValueError as error:
+        raise _UnavailableError(f"Failed to bind: {error}") from None
+    except OSError as error:
+        raise _UnavailableError(f'Failed to bind socket "{name}": {error.strerror}') from None
+
+
+_METHODS: dict[str, Callable[[Address, str, Passed], list[Listener]]] = {
+    OWN_METHOD: _afdbus,
     "unix": _unix,
     "tcp": _tcp,
     "nonce-tcp": _tcp,

@@ -8,11 +8,16 @@ import socket
 # What the daemon reacts to: its end, the user's Ctrl-C, and a reload.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+# What `--full-receiver` may say; see `afdbus.bus.overflow`.
+WAYS = ("drop-in", "disconnect", "block")
+
 
 class Options:
     """What the command line asks for.
 
-    `config_file`: absolute.  `address`: instead of all `<listen>`, empty if not given.
+    `config_file`: absolute, empty if none is needed.  `address`: instead of all `<listen>`, empty
+    if not given.  `buses`: names and configuration files of buses of their own, the file empty
+    where it is `config_file`.
     `print_address`, `print_pid`, `ready_fd`: descriptors, None if not asked for.  `fork` and
     `syslog`: None leaves it to the configuration.  `nofile`: the (soft, hard) RLIMIT_NOFILE
     before it was raised, for children.  `privileged`: the way to who starts services as other
@@ -21,8 +26,10 @@ class Options:
 
     __slots__ = (
         "address",
+        "buses",
         "config_file",
         "fork",
+        "full_receiver",
         "nofile",
         "pidfile",
         "print_address",
@@ -37,6 +44,8 @@ class Options:
     def __init__(self) -> None:
         self.config_file = ""
         self.address = ""
+        self.buses: list[tuple[str, str]] = []
+        self.full_receiver = "drop-in"
         self.print_address: int | None = None
         self.print_pid: int | None = None
         self.ready_fd: int | None = None

@@ -9,7 +9,7 @@ import os
 import socket
 
 from afdbus.server.listener import Listener
-from afdbus.wire.address import Address, new_guid
+from afdbus.wire.address import OWN_METHOD, Address
 
 # sockaddr_un has 108 bytes, of which the first is the NUL.  libdbus's clients take 98 only.
 MAX_NAME = 107
@@ -27,8 +27,8 @@ def random_name() -> str:
     return "afdbus-" + "".join(letters)
 
 
-def bind_name(name: str) -> Listener:
-    """Listen on the abstract name `name`.
+def bind_name(name: str, guid: str) -> Listener:
+    """Listen on the abstract name `name`; clients are told `guid`.
 
     Raises ValueError for what can be no name, OSError (EADDRINUSE) where it is taken.
     """
@@ -42,4 +42,5 @@ def bind_name(name: str) -> Listener:
     except OSError as error:
         listening.close()
         raise OSError(error.errno, os.strerror(error.errno or 0), name) from None
-    return Listener(listening, Address("unix", {"abstract": name}), new_guid(), "afdbus")
+    address = Address("unix", {"abstract": name})
+    return Listener(listening, address, guid, OWN_METHOD, own_name=name)

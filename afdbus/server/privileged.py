@@ -24,7 +24,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from afdbus.config import commandline
-from afdbus.config.load import load
+from afdbus.config.load import compose
 from afdbus.errors import BusError, ConfigError
 from afdbus.host.systemd import journal_stream
 from afdbus.server import ownfiles
@@ -184,7 +184,7 @@ def _become(name: bytes, terms: Terms) -> int:
     if not is_well_known_name(text):
         return NAME_INVALID
     try:
-        directories = load(terms.config_file).servicedirs
+        directories = compose(terms.config_file).servicedirs
     except ConfigError as error:
         return _refuse(CONFIG_INVALID, str(error))
     try:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from afdbus.errors import AddressError
 
+# To listen on only: a name of the abstract namespace that becomes a bus of its own.
+OWN_METHOD = "afdbus"
+
 _HEX = frozenset("0123456789abcdefABCDEF")
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_/\\*.")
 _PLAIN_BYTES = frozenset(ord(char) for char in _PLAIN)
@@ -51,8 +54,9 @@ def _parse_one(entry: str) -> Address:
         key, _, value = pair.partition("=")
         if not key or not value:
             raise AddressError("'=' character not found or has no value following it")
-        # libdbus keeps values as C strings: they end at an escaped NUL.
-        options.setdefault(key, unescape(value).partition("\0")[0])
+        value = unescape(value)
+        # libdbus keeps values as C strings: they end at an escaped NUL.  Our own method is not its.
+        options.setdefault(key, value if method == OWN_METHOD else value.partition("\0")[0])
     return Address(method, options)
 
 
