@@ -114,12 +114,26 @@ def _own(type_: int, data: bytes, body: bytes, signature: str) -> Message:
     return Message(header, None, serial, data[:head], data[head:])
 
 
-def own_return(serial: int, to: Peer, reply_serial: int, signature: str, body: bytes) -> Message:
+def own_return(
+    serial: int,
+    to: Peer,
+    reply_serial: int,
+    signature: str,
+    body: bytes,
+    fds: Fds | None = None,
+) -> Message:
     """A reply of the driver."""
-    data = wire.method_return(serial, reply_serial, to.destination, signature, body)
+    if fds is None:
+        data = wire.method_return(serial, reply_serial, to.destination, signature, body)
+    else:
+        data = wire.build(METHOD_RETURN, serial, reply_serial=reply_serial, destination=to.name,
+                          signature=signature, body=body, fds=len(fds.numbers))  # fmt: skip
     message = _own(METHOD_RETURN, data, body, signature)
     message.header.reply_serial = reply_serial
     message.header.destination = to.name or None
+    if fds is not None:
+        message.header.unix_fds = len(fds.numbers)
+        message.fds = fds
     return message
 
 

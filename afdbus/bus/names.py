@@ -39,22 +39,27 @@ class Owner:
 
 
 class Names:
-    """All names of one bus.  `owners` has the primary owner of every name, unique ones too."""
+    """All names of one bus.  `owners` has the primary owner of every name, unique ones too.
 
-    __slots__ = ("owners", "peak", "queues")
+    `places` counts unique names and all places in queues, as the statistics want it; `peak` is the
+    highest it was.
+    """
+
+    __slots__ = ("owners", "peak", "places", "queues")
 
     def __init__(self) -> None:
         self.owners: dict[str, Peer] = {}
         self.queues: dict[str, list[Owner]] = {}
-        self.peak = 0
+        self.places = self.peak = 0
 
     def add_unique(self, peer: Peer) -> NameChange:
         self.owners[peer.name] = peer
-        self.peak = max(self.peak, len(self.owners))
+        self._count()
         return NameChange(peer.name, None, peer)
 
     def drop_unique(self, peer: Peer) -> NameChange:
         del self.owners[peer.name]
+        self.places -= 1
         return NameChange(peer.name, peer, None)
 
     def queue(self, name: str) -> list[Peer]:
@@ -73,8 +78,8 @@ class Names:
         if queue is None:
             self.queues[name] = [Owner(peer, flags)]
             self.owners[name] = peer
-            self.peak = max(self.peak, len(self.owners))
             peer.names[name] = None
+            self._count()
             return PRIMARY_OWNER, NameChange(name, None, peer)
         first = queue[0]
         if first.peer is peer:
@@ -92,6 +97,7 @@ class Names:
         del queue[0]
         if first.do_not_queue:
             del first.peer.names[name]
+            self.places -= 1
         else:
             queue.insert(1, first)
         self.owners[name] = peer
@@ -115,19 +121,23 @@ class Names:
         del self.owners[name]
         return RELEASED, NameChange(name, peer, None)
 
-    @staticmethod
-    def _leave(peer: Peer, name: str, queue: list[Owner]) -> None:
+    def _count(self) -> None:
+        self.places += 1
+        self.peak = max(self.peak, self.places)
+
+    def _leave(self, peer: Peer, name: str, queue: list[Owner]) -> None:
         if name in peer.names:
             del peer.names[name]
+            self.places -= 1
             queue[:] = [owner for owner in queue if owner.peer is not peer]
 
-    @staticmethod
-    def _enter(peer: Peer, name: str, queue: list[Owner], flags: int) -> None:
+    def _enter(self, peer: Peer, name: str, queue: list[Owner], flags: int) -> None:
         """Join the queue, or change one's place in it: right behind the owner to replace it."""
         place = next((owner for owner in queue if owner.peer is peer), None)
         if place is None:
             place = Owner(peer, flags)
             peer.names[name] = None
+            self._count()
         else:
             place.set_flags(flags)
             if not flags & REPLACE_EXISTING:

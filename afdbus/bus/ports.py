@@ -34,6 +34,9 @@ class Host(Protocol):
     def describe(self, identity: Identity) -> str:
         """uid, pid, command and label of a peer, as dbus-daemon prints them in error texts."""
 
+    def process_fd(self, port: Port) -> int | None:
+        """A new pidfd for the process at the other end, the caller's to close; None: unknown."""
+
     def reload(self) -> None:
         """Read the configuration again and hand it to the bus; raises BusError, keeping the old."""
 

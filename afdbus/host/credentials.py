@@ -16,6 +16,7 @@ from afdbus.identity import Identity
 
 SO_PEERSEC: Final = 31
 SO_PEERGROUPS: Final = 59  # since Linux 4.13
+SO_PEERPIDFD: Final = 77  # since Linux 6.5
 
 _NO_ID: Final = 0xFFFFFFFF  # (uid_t) -1: what SO_PEERCRED says on TCP
 _ALL_IDS: Final = 0xFFFFFFFF  # length of a map without gaps: 65534 is then really somebody
@@ -81,6 +82,17 @@ def _label_of(sock: socket.socket) -> bytes | None:
             return None
         raise
     return label.rstrip(b"\0") or None
+
+
+def process_fd_of(sock: socket.socket) -> int | None:
+    """A new pidfd for the process of the peer, the caller's to close; None if there is none.
+
+    It means the process that has connected, even if its number was given to another since.
+    """
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError:  # an older kernel, a process that is gone, no descriptor left
+        return None
 
 
 @cache  # the maps of a user namespace are written once, before anything runs in it

@@ -11,7 +11,7 @@ from afdbus.bus.bus import Bus
 from afdbus.bus.overflow import DROP_IN, FullReceiver
 from afdbus.config.services import ServiceFiles
 from afdbus.errors import ProtocolViolation
-from afdbus.host.credentials import command_of, identity_of
+from afdbus.host.credentials import command_of, identity_of, process_fd_of
 from afdbus.host.machineid import machine_id
 from afdbus.identity import Identity
 from afdbus.sasl.server import ServerHandshake
@@ -23,7 +23,7 @@ from afdbus.server.reload import Configuration
 from afdbus.server.timers import Deadlines
 
 if TYPE_CHECKING:
-    from afdbus.bus.ports import Journal
+    from afdbus.bus.ports import Journal, Port
     from afdbus.config.model import Config
     from afdbus.sasl.mechanisms import Keyring
     from afdbus.server.listener import Listener
@@ -240,6 +240,9 @@ class BusServer:
         if identity.label is not None:
             parts.append(f'label="{identity.label.decode(errors="backslashreplace")}"')
         return " ".join(parts)
+
+    def process_fd(self, port: Port) -> int | None:
+        return process_fd_of(port.sock) if isinstance(port, Connection) else None
 
     def reload(self) -> None:
         """Read everything first; then swap at once, or keep the old and say why (BusError)."""

@@ -61,6 +61,9 @@ class FakeHost:
     def machine_id(self) -> str:
         return "0" * 32
 
+    def process_fd(self, port: object) -> int | None:
+        return None
+
     def describe(self, identity: Identity) -> str:
         return f"uid={identity.uid}"
 

@@ -104,6 +104,8 @@ class NamesMachine(RuleBasedStateMachine):
             held = {name for name, queue in self.model.items() if any(o[0] is peer for o in queue)}
             assert set(peer.names) == held
             assert self.names.queue(peer.name) == [peer]
+        places = len(self.peers) + sum(map(len, self.model.values()))
+        assert self.names.places == places <= self.names.peak
 
 
 NamesMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -198,11 +200,54 @@ def test_credentials(taken: RawClient, bob: RawClient, daemon: Daemon) -> None:
         # a label is there where a security module is
         (credentials,) = reply.args
         credentials.pop("LinuxSecurityLabel", None)
+        if credentials.pop("ProcessFD", None):
+            os.close(reply.fds[0])
         assert list(credentials.items()) == [
             ("ProcessID", ("u", os.getpid())),
             ("UnixUserID", ("u", os.geteuid())),
             ("UnixGroupIDs", ("au", groups)),
         ]
+
+
+SO_PEERPIDFD = 77
+
+
+def has_process_fds() -> bool:
+    """Whether the kernel gives the pidfd of who has connected (since 6.5)."""
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            os.close(one.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD))
+        except OSError:
+            return False
+        return True
+
+
+def test_process_fd(daemon: Daemon, alice: RawClient, kind: str) -> None:
+    """For who has agreed to take descriptors, as in dbus-daemon since 1.15.8."""
+    reply = alice.bus("GetConnectionCredentials", "s", alice.name)
+    if kind == "dbus-daemon" and "ProcessFD" not in reply.args[0]:
+        assert reply.unix_fds == 0
+        return
+    if not has_process_fds():
+        assert "ProcessFD" not in reply.args[0]
+        return
+    assert reply.args[0]["ProcessFD"] == ("h", 0)
+    (fd,) = reply.fds
+    told = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    os.close(fd)
+    assert f"\nPid:\t{os.getpid()}\n" in told
+    for _ in range(3):  # the same call again
+        again = alice.bus("GetConnectionCredentials", "s", alice.name)
+        assert again.unix_fds == 1
+        os.close(again.fds[0])
+    bus = alice.bus("GetConnectionCredentials", "s", BUS)
+    assert bus.unix_fds == 0
+    assert "ProcessFD" not in bus.args[0]
+    without = daemon.connect(unix_fds=False)
+    reply = without.bus("GetConnectionCredentials", "s", alice.name)
+    assert reply.unix_fds == 0
+    assert "ProcessFD" not in reply.args[0]
 
 
 def test_credentials_of_an_anonymous_client(start: Callable[..., Daemon]) -> None:
@@ -215,9 +260,8 @@ def test_credentials_of_an_anonymous_client(start: Callable[..., Daemon]) -> Non
         assert client.read_line().startswith("OK ")
         client.send_line("BEGIN")
         client.hello()
-    assert bob.bus("GetConnectionCredentials", "s", alice.name).args == (
-        {"ProcessID": ("u", os.getpid())},
-    )
+    (credentials,) = bob.bus("GetConnectionCredentials", "s", alice.name).args
+    assert credentials == {"ProcessID": ("u", os.getpid())}
     assert bob.bus("GetConnectionUnixProcessID", "s", alice.name).args == (os.getpid(),)
     assert error_of(call("GetConnectionUnixUser", "s", alice.name), bob) == (
         "Failed",
@@ -550,19 +594,47 @@ def test_introspection_leads_to_the_bus(alice: RawClient) -> None:
 
 
 STANDARD_STATS = [
-    "Serial", "ActiveConnections", "IncompleteConnections", "MatchRules", "PeakMatchRules",
+    "Serial", "ListMemPoolUsedBytes", "ListMemPoolCachedBytes", "ListMemPoolAllocatedBytes",
+    "ActiveConnections", "IncompleteConnections", "MatchRules", "PeakMatchRules",
     "PeakMatchRulesPerConnection", "BusNames", "PeakBusNames", "PeakBusNamesPerConnection",
 ]  # fmt: skip
 
 
-def test_stats(taken: RawClient, bob: RawClient) -> None:
+def numbers(stats: dict[str, tuple[str, Any]]) -> dict[str, int]:
+    assert {type_ for type_, _ in stats.values()} == {"u"}
+    return {key: value for key, (_, value) in stats.items()}
+
+
+def test_stats(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    alice, bob = daemon.connect(), daemon.connect()
+    alice.own("com.example.A")
+    alice.own("com.example.B")
+    bob.match("member='A'")
+    bob.match("member='B'")
+    assert bob.bus("RemoveMatch", "s", "member='A'").brief == ("return",)
+    alice.match("member='A'")
+    bob.own("com.example.A")
+    daemon.connect().close()
+    half_way = daemon.join()
+    half_way.bus("NameHasOwner", "s", "com.example.A")  # refused, but it is there
+    alice.until_owned(":1.2", owned=False)
     reply = bob.ask(call("GetStats", interface=STATS))
     assert reply.signature == "a{sv}"
-    (stats,) = reply.args
-    assert {key: stats[key][0] for key in STANDARD_STATS} == dict.fromkeys(STANDARD_STATS, "u")
-    assert stats["ActiveConnections"] == ("u", 3), "alice, bob and the kit's own"
-    assert stats["IncompleteConnections"] == ("u", 0)
-    assert stats["BusNames"] == ("u", 4), "their unique names and com.example.Taken"
+    stats = numbers(reply.args[0])
+    assert list(stats) == STANDARD_STATS
+    for key in STANDARD_STATS[:4]:
+        del stats[key]
+    assert stats == {
+        "ActiveConnections": 2,
+        "IncompleteConnections": 1,
+        "MatchRules": 2,
+        "PeakMatchRules": 2,
+        "PeakMatchRulesPerConnection": 2,
+        "BusNames": 5,  # the unique names, two owned ones and a place in a queue
+        "PeakBusNames": 6,
+        "PeakBusNamesPerConnection": 3,
+    }
 
 
 def test_connection_stats(taken: RawClient, bob: RawClient) -> None:
@@ -570,11 +642,20 @@ def test_connection_stats(taken: RawClient, bob: RawClient) -> None:
     reply = bob.ask(call("GetConnectionStats", "s", "com.example.Taken", interface=STATS))
     assert reply.signature == "a{sv}"
     (stats,) = reply.args
-    assert stats["UniqueName"] == ("s", taken.name)
-    assert stats["MatchRules"] == stats["PeakMatchRules"] == ("u", 1)
-    assert stats["BusNames"] == stats["PeakBusNames"] == ("u", 2)
-    for key in ("Incoming", "Outgoing", "PeakIncoming", "PeakOutgoing"):
-        assert stats[f"{key}Bytes"][0] == stats[f"{key}FDs"][0] == "u"
+    assert list(stats) == [
+        *("Serial", "MatchRules", "PeakMatchRules", "BusNames", "PeakBusNames", "UniqueName"),
+        *("IncomingMessages", "IncomingBytes", "IncomingFDs"),
+        *("PeakIncomingBytes", "PeakIncomingFDs"),
+        *("OutgoingMessages", "OutgoingBytes", "OutgoingFDs"),
+        *("PeakOutgoingBytes", "PeakOutgoingFDs"),
+    ]
+    assert stats.pop("UniqueName") == ("s", taken.name)
+    counts = numbers(stats)
+    assert counts["MatchRules"] == counts["PeakMatchRules"] == 1
+    assert counts["BusNames"] == counts["PeakBusNames"] == 2
+    # nothing waits for anybody; what has waited depends on the machine
+    for key in ("Incoming", "Outgoing"):
+        assert counts[f"{key}Messages"] == counts[f"{key}Bytes"] == counts[f"{key}FDs"] == 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from afdbus.errors import (
     BusError,
 )
 from afdbus.wire.decode import decode
+from afdbus.wire.fds import Fds
 from afdbus.wire.header import METHOD_CALL, Header, stamp
 from afdbus.wire.message import BUS_NAME, BUS_PATH, method_return
 
@@ -88,13 +89,16 @@ def find(peer: Peer, header: Header) -> Method:
 
 def reply(peer: Peer, serial: int, method: Method, answer: Answer) -> None:
     """Send a handler's answer, then do what it wants done after it."""
-    body, then = answer if isinstance(answer, tuple) else (answer, None)
+    body, more = answer if isinstance(answer, tuple) else (answer, None)
+    fds = more if isinstance(more, Fds) else None
     own = peer.next_serial()
     delivery.send_own(
-        peer.bus, messages.own_return(own, peer, serial, method.returns, body), peer
+        peer.bus, messages.own_return(own, peer, serial, method.returns, body, fds), peer
     )
-    if then is not None:
-        then()
+    if isinstance(more, Fds):
+        more.release()
+    elif more is not None:
+        more()
 
 
 def planned(

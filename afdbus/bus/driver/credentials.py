@@ -16,6 +16,7 @@ from afdbus.errors import (
 )
 from afdbus.identity import Identity
 from afdbus.wire.encode import encode
+from afdbus.wire.fds import Fds
 from afdbus.wire.message import BUS_NAME
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def selinux_context(peer: Peer, header: Header, name: str) -> Answer:
 
 def credentials(peer: Peer, header: Header, name: str) -> Answer:
     identity = _identity(peer, name, "credentials")
+    fds = None
     found: dict[str, tuple[str, Any]] = {}
     if identity.pid is not None:
         found["ProcessID"] = ("u", identity.pid)
@@ -77,4 +79,12 @@ def credentials(peer: Peer, header: Header, name: str) -> Answer:
     if identity.label is not None:
         # With the terminating NUL: the convention for texts of unknown encoding.
         found["LinuxSecurityLabel"] = ("ay", identity.label + b"\0")
-    return encode("a{sv}", found)
+    owner = peer.bus.names.owners.get(name)
+    if owner is not None and identity.pid is not None and peer.can_fds:
+        # dbus-daemon has it since 1.15.8, and takes it when the peer connects
+        process = None if identity.virtual else peer.bus.host.process_fd(owner.port)
+        if process is not None:
+            found["ProcessFD"] = ("h", 0)
+            fds = Fds([process])
+    body = encode("a{sv}", found)
+    return body if fds is None else (body, fds)

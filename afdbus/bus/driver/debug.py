@@ -31,9 +31,9 @@ def get_stats(peer: Peer, header: Header) -> Answer:
         "MatchRules": bus.rule_count,
         "PeakMatchRules": bus.peak_rules,
         "PeakMatchRulesPerConnection": bus.peak_rules_per_peer,
-        "BusNames": len(bus.names.owners),
+        "BusNames": bus.names.places,
         "PeakBusNames": bus.names.peak,
-        "PeakBusNamesPerConnection": bus.peak_names_per_peer,
+        "PeakBusNamesPerConnection": max(bus.peak_names_per_peer, 1),
     }
     return encode("a{sv}", _numbers(stats))
 

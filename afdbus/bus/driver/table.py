@@ -1,7 +1,8 @@
 """What a table of driver methods is made of, and the table's own introspection data.
 
 The interfaces are listed in `interfaces.py`; handlers get the calling peer, the call's header and
-the decoded arguments, and return the marshalled body of the reply.
+the decoded arguments, and return the marshalled body of the reply.  Descriptors that they return
+are ours to release.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from afdbus.wire.fds import Fds
 from afdbus.wire.signature import split
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
 
-# The reply's body; or that and a deed for after the reply was sent.
-Answer = bytes | tuple[bytes, Callable[[], None]]
+# The reply's body; or that and a deed for after the reply was sent, or the descriptors in it.
+Answer = bytes | tuple[bytes, Callable[[], None] | Fds]
 
 # The handler gets the whole call instead of its header, and may answer later (None).
 WHOLE = 8
