@@ -53,6 +53,7 @@ class Victim(Daemon):
 
     def status(self, key: str) -> int:
         """A number of /proc/PID/status."""
+        self.arrive()
         text = Path(f"/proc/{self.pid}/status").read_text()
         found = re.search(rf"^{key}:\s+(\d+)", text, re.MULTILINE)
         assert found is not None
@@ -64,6 +65,7 @@ class Victim(Daemon):
 
     def ticks(self) -> int:
         """CPU time used, in clock ticks."""
+        self.arrive()
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
