@@ -20,10 +20,9 @@ from afdbus.errors import NO_REPLY, BusError
 
 if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
-    from afdbus.bus.message import Message
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
-    from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services
+    from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services, Tap
     from afdbus.identity import Identity
     from afdbus.limits import Limits
     from afdbus.policy.decide import Verdict
@@ -85,7 +84,7 @@ class Bus:
         self.monitor_rules = MatchIndex()
         self.monitors: dict[Peer, list[MatchRule]] = {}
         # Whoever made the bus may be shown all that monitors can see, and be told of new owners.
-        self.tap: Callable[[Message], None] | None = None
+        self.tap: Tap | None = None
         self.on_owner: Callable[[str], None] = lambda name: None
         # Somebody sees every message: none may take the road, which shows them to nobody.
         self.watched = False
@@ -265,8 +264,8 @@ class Bus:
             self.monitor_rules.remove(peer, rule)
         self.watched = bool(self.monitors) or self.tap is not None
 
-    def watch(self, tap: Callable[[Message], None]) -> None:
-        """Call `tap` with every message that a monitor without rules would see."""
+    def watch(self, tap: Tap) -> None:
+        """Show `tap` every message that a monitor without rules would see."""
         self.tap = tap
         self.watched = True
         self.forget_plans()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus import message as messages
-from afdbus.bus.judge import FULL, Denial, complaint, judge, log
+from afdbus.bus.judge import FULL, Denial, because, complaint, judge, log
 from afdbus.bus.replies import check
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.encode import encode
@@ -165,7 +165,11 @@ def capture(bus: Bus, message: Message, addressed: Peer | None) -> None:
     if not bus.watched:
         return
     if bus.tap is not None:
-        bus.tap(message)
+        bus.tap.message(message)
+    _show(bus, message, addressed)
+
+
+def _show(bus: Bus, message: Message, addressed: Peer | None) -> None:
     for peer in matching(bus, bus.monitor_rules, message, addressed):
         if message.header.unix_fds and not peer.can_fds:
             continue
@@ -195,12 +199,12 @@ def show_refusal(
 
     Driver broadcasts, too: there 1.14.10 would abort (CVE-2023-34969 and what it left open).
     """
-    if not bus.watched:
+    if not bus.monitors:
         return
     to = BUS_NAME if message.sender is None else message.sender.name
     text = complaint(denial, message, receiver, requested)
     error = messages.own_error(bus.next_serial(), to, message.serial, denial.error, text)
-    capture(bus, error, message.sender)
+    _show(bus, error, message.sender)
 
 
 def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> None:
@@ -279,6 +283,9 @@ def may_have(bus: Bus, message: Message, peer: Peer, addressed: Peer | None) -> 
     denial = judge(message, peer, addressed, False)
     if denial is not None and denial.complaint is not FULL:
         show_refusal(bus, message, denial, peer, False)
+        if bus.tap is not None and denial.verdict is not None:
+            text = complaint(denial, message, peer, False)
+            bus.tap.refused(text + because(denial.verdict))
         return False
     return peer.can_fds or not message.header.unix_fds
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from afdbus.errors import BusError
 from afdbus.identity import Identity
+
+if TYPE_CHECKING:
+    from afdbus.bus.message import Message
 
 
 class Clock(Protocol):
@@ -23,6 +26,16 @@ class Journal(Protocol):
     def warning(self, text: str) -> None: ...
 
     def security(self, text: str) -> None: ...
+
+
+class Tap(Protocol):
+    """Whom the maker of a bus lets see all that monitors can see."""
+
+    def message(self, message: Message) -> None:
+        """A message, before anything else is done with it."""
+
+    def refused(self, text: str) -> None:
+        """A copy that its receiver may not have, which nobody is told of; with the rule."""
 
 
 class Host(Protocol):

@@ -57,7 +57,7 @@ class Hosting:
             full_receiver=when_full,
         )
         if traffic is not None:
-            server.bus.watch(traffic.message)
+            server.bus.watch(traffic)
         handle = BusHandle(name, server, [listener], traffic, self._close_one)
         self._handles[handle] = None
         return handle

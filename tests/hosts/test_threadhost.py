@@ -246,3 +246,17 @@ def test_a_trio_task_may_ask(host: ThreadHost, connect: Connect) -> None:
         bus.close()
 
     trio.run(ask)
+
+
+def test_messages_tell_of_broadcasts_that_somebody_may_not_have(
+    host: ThreadHost, connect: Connect
+) -> None:
+    """No client is told, and no log either."""
+    rule = '<deny receive_interface="com.example.Interface" receive_member="Secret"/>'
+    bus = host.create_bus(policy=f'<policy context="default">{rule}</policy>', messages=5)
+    alice, bob = connect(bus), connect(bus)
+    bob.match("type='signal'")
+    alice.send(signal("Secret"))
+    refusal = bus.messages[-1]
+    assert refusal.startswith("refused: Rejected receive message, 2 matched rules")
+    assert refusal.endswith(f"[{rule} <policy>:1]")
