@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Daemon:
 
     def __init__(self, kind: str, **variables: str) -> None:
         """Start it, with these variables besides ours."""
+        self.kind = kind
         command = [*COMMANDS[kind], "--session", "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
         environment |= variables
@@ -37,6 +39,20 @@ class Daemon:
         self.told = time.perf_counter()
         if not self.address:
             raise SystemExit(f"no address came from {' '.join(command)}")
+
+    def descriptors(self, of: str = "") -> int:
+        """How many it has open, those only whose name begins with `of`."""
+        found = 0
+        for path in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found += os.readlink(path).startswith(of)
+        return found
+
+    def arrive(self) -> None:
+        """Wait until it has all that it needs: ours serves before it comes to trio."""
+        needed = {"afdbus": 2, "dbus-daemon": 1}[self.kind]
+        while self.descriptors("anon_inode:[eventpoll]") < needed:
+            time.sleep(0.01)
 
     def cpu(self) -> float:
         """Seconds of CPU time that the daemon has had, all threads together.

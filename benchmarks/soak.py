@@ -147,14 +147,11 @@ class Soak:
     def settle(self, descriptors: int) -> None:
         """Wait until the daemon has as many descriptors as that."""
         end = time.monotonic() + PATIENCE
-        while (now := self.descriptors()) != descriptors:
+        while (now := self.daemon.descriptors()) != descriptors:
             if time.monotonic() > end:
                 raise TroubleError(f"{now} descriptors and not {descriptors}")
             self.caller.call("GetId")
             time.sleep(0.01)
-
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
 
     def round(self, number: int) -> None:
         rarely = number % RARELY == 0
@@ -269,8 +266,9 @@ def window_of(options: argparse.Namespace, number: int, seconds: float) -> int |
 
 def soak(options: argparse.Namespace, daemon: Daemon) -> list[float]:
     """Run all rounds; answers the median memory of each window, in KiB.  Raises TroubleError."""
+    daemon.arrive()
     load = Soak(daemon)
-    descriptors = load.descriptors()
+    descriptors = daemon.descriptors()
     windows: list[list[int]] = []
     number = 0
     begun = time.monotonic()
@@ -294,8 +292,8 @@ def soak(options: argparse.Namespace, daemon: Daemon) -> list[float]:
 
 def report(window: int, rounds: int, load: Soak, memory: list[int]) -> None:
     print(
-        f"window {window}: {rounds} rounds, {load.messages} messages, {load.descriptors()} fds, "
-        f"{min(memory)} to {max(memory)} KiB, median {statistics.median(memory):.0f}",
+        f"window {window}: {rounds} rounds, {load.messages} messages, "
+        f"{load.daemon.descriptors()} fds, {min(memory)} to {max(memory)} KiB, median {statistics.median(memory):.0f}",
         flush=True,
     )
 

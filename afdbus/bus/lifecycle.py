@@ -11,17 +11,25 @@ from afdbus.bus.outbox import Outbox
 from afdbus.bus.peer import Peer
 from afdbus.bus.replies import NO_ANSWER
 from afdbus.errors import FAILED, LIMITS_EXCEEDED, NO_REPLY, BusError
+from afdbus.wire.header import METHOD_CALL
+from afdbus.wire.message import BUS_INTERFACE
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
     from afdbus.bus.ports import Port
     from afdbus.identity import Identity
+    from afdbus.wire.header import Header
 
 
 def welcome(bus: Bus, identity: Identity, port: Port, can_fds: bool) -> Peer:
     """A connection whose handshake is done; it has no name and may only call Hello."""
     outbox = Outbox(bus.touched)
     return Peer(bus, identity, bus.policy_for(identity), outbox, port, can_fds)
+
+
+def is_hello(header: Header) -> bool:
+    """Whether a message to the bus is the one that must come first."""
+    return (header.type, header.interface, header.member) == (METHOD_CALL, BUS_INTERFACE, "Hello")
 
 
 def hello(bus: Bus, peer: Peer) -> None:

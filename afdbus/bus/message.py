@@ -79,6 +79,11 @@ class Message:
         self.fds.hold()
         return [FdPiece(self._whole[0], self.fds, payer)]
 
+    def renamed(self, name: str) -> Message:
+        """The same message as from `name`; not for one with descriptors."""
+        head = self.head[:12] + stamp(self.header, name)
+        return Message(self.header, self.sender, self.serial, head, self.body)
+
     def arguments(self, count: int) -> list[tuple[str, str] | None]:
         """The first `count` arguments: (type, text) for strings, paths, signatures, or None."""
         if self._looked_at < count:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from afdbus.bus import activation, delivery, planning, systemd
+from afdbus.bus import activation, delivery, lifecycle, planning, systemd
 from afdbus.bus.driver import calls, local
 from afdbus.errors import ACCESS_DENIED, NAME_HAS_NO_OWNER, BusError, ProtocolViolation
-from afdbus.wire.header import METHOD_CALL, NO_AUTO_START, SIGNAL, TYPE_NAMES
-from afdbus.wire.message import BUS_INTERFACE, BUS_NAME
+from afdbus.wire.header import NO_AUTO_START, SIGNAL, TYPE_NAMES
+from afdbus.wire.message import BUS_NAME
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
@@ -52,6 +52,12 @@ def _route(bus: Bus, message: Message) -> Plan | None:
             finally:
                 # Monitors see first whom it concerns, as there.
                 delivery.capture(bus, message, None)
+        if not sender.name and lifecycle.is_hello(header):
+            try:
+                return _to_driver(bus, message)  # which shows it as well
+            except BusError:
+                delivery.capture(bus, message, None)
+                raise
         delivery.capture(bus, message, None)
         return _to_driver(bus, message)
     if not sender.name:
@@ -83,7 +89,7 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
     if not sender.name:
         if header.type > SIGNAL:
             raise BusError(ACCESS_DENIED, "Message bus will not accept messages of unknown type\n")
-        if (header.type, header.interface, header.member) != (METHOD_CALL, BUS_INTERFACE, "Hello"):
+        if not lifecycle.is_hello(header):
             raise BusError(
                 ACCESS_DENIED,
                 "Client tried to send a message other than Hello without being registered",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from afdbus.bus import delivery, systemd
 from afdbus.bus import message as messages
 from afdbus.bus.driver.privilege import check_privileged
-from afdbus.bus.driver.table import ANY_PATH, PRIVILEGED, WHOLE, Answer, Method
+from afdbus.bus.driver.table import ANY_PATH, FIRST, PRIVILEGED, WHOLE, Answer, Method
 from afdbus.bus.judge import judge
 from afdbus.bus.message import Message
 from afdbus.errors import (
@@ -54,6 +54,9 @@ def handle(bus: Bus, message: Message) -> Method | None:
     arguments = decode(header.signature, header.little, bytes(message.body), 0, len(message.body))
     given = message if method.flags & WHOLE else header
     answer = method.handler(peer, given, *arguments)
+    if method.flags & FIRST and bus.watched:
+        # Monitors see it from the name that it has brought, as there.
+        delivery.capture(bus, message.renamed(peer.name), None)
     if answer is not None:
         reply(peer, message.serial, method, answer)
     return None if method.flags & (PRIVILEGED | WHOLE) else method
