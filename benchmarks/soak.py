@@ -293,7 +293,8 @@ def soak(options: argparse.Namespace, daemon: Daemon) -> list[float]:
 def report(window: int, rounds: int, load: Soak, memory: list[int]) -> None:
     print(
         f"window {window}: {rounds} rounds, {load.messages} messages, "
-        f"{load.daemon.descriptors()} fds, {min(memory)} to {max(memory)} KiB, median {statistics.median(memory):.0f}",
+        f"{load.daemon.descriptors()} fds, {min(memory)} to {max(memory)} KiB, "
+        f"median {statistics.median(memory):.0f}",
         flush=True,
     )
 
