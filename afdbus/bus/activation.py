@@ -93,7 +93,8 @@ class Pending:
     """A name that is to come, and what waits for it.
 
     `service`: who provides it, None for systemd.  `child`: its program, if we have started one.
-    `held`: the messages in order, and whether each is a StartServiceByName.
+    `held`: the messages in order, and whether each is a StartServiceByName.  It is emptied when
+    they are done with, since its program and its deadline remember the rest.
     """
 
     __slots__ = ("child", "held", "name", "service")
@@ -103,6 +104,11 @@ class Pending:
         self.service = service
         self.child: Child | None = None
         self.held: list[tuple[Message, bool]] = []
+
+    def take(self) -> list[tuple[Message, bool]]:
+        """What was held, and is no more."""
+        held, self.held = self.held, []
+        return held
 
 
 class Activations:
@@ -209,7 +215,7 @@ class Activations:
         if pending is None:
             return
         bus = self._bus
-        for message, starts in pending.held:
+        for message, starts in pending.take():
             sender = message.sender
             # Not the owner's fault: its RequestName succeeds (CVE-2014-3477).
             try:
@@ -261,7 +267,7 @@ class Activations:
 
     def _fail(self, pending: Pending, error: BusError) -> None:
         del self._pending[pending.name]
-        for message, _ in pending.held:
+        for message, _ in pending.take():
             if message.sender is not None:
                 delivery.send_error(self._bus, message.sender, message.serial, error)
             self._release(message)

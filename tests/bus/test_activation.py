@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from busworld import NOBODY, FakeChild, FakeConnection, World, configuration, un
 from kit import BUS, NO_AUTO_START, Message, Received, call, peer_call, signal
 
 from afdbus.bus import router
+from afdbus.bus.message import Message as BusMessage
 from afdbus.errors import SPAWN_CHILD_EXITED, SPAWN_EXEC_FAILED, BusError
 
 NAME = "com.example.Started"
@@ -218,6 +220,31 @@ def test_a_program_that_ends_well_may_still_bring_the_name(world: World) -> None
     assert came(alice) == []
     own(world, bob)
     assert ("call", "A") in came(bob)
+
+
+@pytest.mark.parametrize("end", ["delivered", "failed", "expired"])
+def test_p17_what_was_held_is_forgotten(world: World, end: str) -> None:
+    """Although the program runs on, and its deadline is not there yet."""
+    alice, bob = join(world, 2)
+    send(world, alice, peer_call(NAME, "A"), start())
+    assert len(held_somewhere()) == 2
+    if end == "delivered":
+        own(world, bob)
+    elif end == "failed":
+        only_child(world).ended(FAILURE)
+    else:
+        world.now = SECONDS
+        world.bus.expire()
+    world.flush()
+    assert held_somewhere() == []
+    clean(world, alice)
+
+
+def held_somewhere() -> list[BusMessage]:
+    """Messages from clients that anything remembers."""
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if type(thing) is BusMessage]
+    return [message for message in found if message.sender is not None]
 
 
 def test_time_is_over(world: World) -> None:
