@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
@@ -24,25 +25,39 @@ def session() -> list[str]:
 
 
 def _home() -> str:
-    return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    try:
+        # Not $HOME, as there: what sudo leaves in it may belong to somebody else.
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # usual in containers
+        return os.environ.get("HOME", "/")
 
 
 def transient() -> list[str]:
     """$XDG_RUNTIME_DIR/dbus-1/services, made if it is not there; nothing without that variable.
 
-    Raises OSError if the runtime directory is not ours alone, or the directory cannot be made.
+    Raises OSError if one of the directories is not ours, others may write to it, or it cannot be
+    made.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime is None:
         return []
-    status = os.stat(runtime)
+    _check_own("XDG_RUNTIME_DIR", runtime)
+    for directory in (f"{runtime}/dbus-1", f"{runtime}/dbus-1/services"):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
+        _check_own("XDG_RUNTIME_DIR subdirectory", directory)
+    return [f"{runtime}/dbus-1/services"]
+
+
+def _check_own(what: str, directory: str) -> None:
+    status = os.stat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f'{what} "{directory}" is not a directory')
     if status.st_uid != os.geteuid():
         raise PermissionError(
-            f"{runtime} directory is owned by user {status.st_uid}, not {os.geteuid()}"
+            f'{what} "{directory}" is owned by uid {status.st_uid}, not our uid {os.geteuid()}'
         )
-    if status.st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH):
-        raise PermissionError(f"{runtime} directory is not private to the user")
-    for directory in (f"{runtime}/dbus-1", f"{runtime}/dbus-1/services"):
-        if not os.path.isdir(directory):
-            os.mkdir(directory, 0o700)
-    return [f"{runtime}/dbus-1/services"]
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(
+            f'{what} "{directory}" can be written by others (mode 0{status.st_mode:o})'
+        )

@@ -1,9 +1,9 @@
 """A small process that stays root and starts services for a bus that does not stay it.
 
 It is what a setuid helper is elsewhere, for a `<user>` without `<servicehelper>`: forked before
-privileges are dropped, before trio and threads.  From the bus it takes nothing but names.  What
-they mean it reads by itself, in files that are root's alone, in the directories of the
-configuration that the daemon was started with.  Each service is started in an environment of its
+privileges are dropped, and before any thread.  From the bus it takes nothing but names.  What they
+mean it reads by itself, in files that are root's alone, in the directories of the configuration
+that the daemon was started with.  Each service is started in an environment of its
 own (CVE-2012-3524) as the user that its file names; whatever becomes of it is told by an exit
 status, that of dbus-daemon-launch-helper where it could not be started.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -333,10 +334,9 @@ def test_the_session_directories_by_default(
 ) -> None:
     for name in ("XDG_DATA_HOME", "XDG_DATA_DIRS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
     config = scratch.config("<standard_session_servicedirs/>")
     assert [directory.path for directory in config.servicedirs] == [
-        "/home/me/.local/share/dbus-1/services",
+        f"{pwd.getpwuid(os.getuid()).pw_dir}/.local/share/dbus-1/services",
         "/usr/local/share/dbus-1/services",
         "/usr/share/dbus-1/services",
     ]
@@ -347,11 +347,11 @@ def test_a_runtime_directory_of_others_is_not_used(
 ) -> None:
     run = scratch.folder / "run"
     run.mkdir()
-    run.chmod(0o755)
+    run.chmod(0o775)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
     config = scratch.config("<standard_session_servicedirs/>")
     assert not any(directory.path.startswith(str(run)) for directory in config.servicedirs)
-    assert "not private" in config.warnings[0]
+    assert f'"{run}" can be written by others (mode 040775)' in config.warnings[0]
     assert list(run.iterdir()) == []
 
 
