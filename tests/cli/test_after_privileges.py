@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from kit import BUS, DAEMONS, Daemon, RawClient, busconfig, call, peer_call
 from kit import signal as signal_of
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
 
 NAME = "com.example.Started"
 POLICY = """
@@ -23,12 +26,13 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     """A daemon that tells of each import."""
     command = [sys.executable, "-X", "importtime", "-m", "afdbus.daemon_cli"]
     monkeypatch.setitem(DAEMONS, "afdbus", command)
-    directory = "<servicedir>{directory}/services</servicedir><auth>DBUS_COOKIE_SHA1</auth>"
-    return Daemon(
-        "afdbus",
-        busconfig(directory, policy=POLICY, max_message_size=1000000, max_outgoing_bytes=100000),
-        ["--systemd-activation"],
+    more = "<user>nobody</user><servicedir>{directory}/services</servicedir>"
+    config = busconfig(
+        f"{more}<auth>DBUS_COOKIE_SHA1</auth>",
+        listen="unix:abstract={directory}/bus",
+        policy=POLICY,
     )
+    return Daemon("afdbus", config, ["--systemd-activation"])
 
 
 def imports(daemon: Daemon) -> list[str]:
@@ -51,8 +55,11 @@ def fail_to_start(alice: RawClient, name: str) -> str:
 def test_p31_nothing_is_imported_after_the_start(daemon: Daemon) -> None:
     with daemon:
         daemon.watch()
+        status = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+        assert "Uid:\t65534\t65534\t65534\t65534" in status
         before = imports(daemon)
         assert "afdbus.server.daemon" in before
+        assert "trio" in before
         assert "lxml.etree" in before
 
         alice, bob = daemon.connect(), daemon.connect()
