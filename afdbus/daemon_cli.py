@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from afdbus.config.model import Config
 
-# What dbus-daemon does not have (--bus, --full-receiver) is not in it: scripts may compare.
+# What dbus-daemon does not have (--bus, --full-receiver, --permissive, --learn) is not in it:
+# scripts may compare.
 USAGE = (
     "dbus-daemon [--version] [--session] [--system] [--config-file=FILE] "
     "[--print-address[=DESCRIPTOR]] [--print-pid[=DESCRIPTOR]] [--introspect] "
@@ -62,6 +63,7 @@ _FLAGS: dict[str, dict[str, bool]] = {
     "--syslog": {"syslog": True},
     "--syslog-only": {"syslog": True, "syslog_only": True},
     "--systemd-activation": {"systemd_activation": True},
+    "--permissive": {"permissive": True},
 }
 _TEXTS = {
     "--config-file": "configuration file",
@@ -70,6 +72,7 @@ _TEXTS = {
     "--print-pid": "printing pid to",
     "--ready-fd": "reporting readiness to",
     "--full-receiver": "full receiver",
+    "--learn": "learning to",
 }
 _CONFIG_FILES = {"--session": session_config, "--system": system_config}
 
@@ -137,6 +140,8 @@ def parse_options(arguments: list[str]) -> Options:
             raise _Done(1, err=USAGE)
         options.full_receiver = texts["--full-receiver"]
     options.address = texts["--address"]
+    if texts["--learn"]:
+        options.learn = os.path.abspath(texts["--learn"])
     if "--print-address" in asked:
         options.print_address = _descriptor(texts["--print-address"])
     if "--print-pid" in asked:
@@ -189,6 +194,13 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(Journal(), str(error))
     config = wanted[0].config
     journal = _journal(options, config)
+    if options.learn:
+        from afdbus.server.learning import Lessons
+
+        try:
+            options.lessons = Lessons(options.learn)
+        except ConfigError as error:
+            return _fail(journal, f"Cannot learn to \"{options.learn}\": {error}")
     pidfile = PidFile(config.pidfile) if config.pidfile and options.pidfile else None
     buses: list[BoundBus] = []
     try:

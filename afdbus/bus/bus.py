@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
     from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services, Tap
+    from afdbus.bus.trial import Trial
     from afdbus.identity import Identity
     from afdbus.limits import Limits
     from afdbus.policy.decide import Verdict
@@ -86,6 +87,8 @@ class Bus:
         # Whoever made the bus may be shown all that monitors can see, and be told of new owners.
         self.tap: Tap | None = None
         self.on_owner: Callable[[str], None] = lambda name: None
+        # While its policy is on trial, what that denies is let pass.
+        self.trial: Trial | None = None
         # Somebody sees every message: none may take the road, which shows them to nobody.
         self.watched = False
         self.replies = Replies(self)

@@ -72,6 +72,7 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     overheard = overhearers(bus, message, receiver)
     if expects:
         bus.replies.expect(sender, receiver, message.serial)
+    learn(bus, message)
     push(message, receiver)
     for peer in overheard:
         push(message, peer)
@@ -82,9 +83,16 @@ def own_to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     BusError, the refusal."""
     refuse(bus, message, receiver, receiver, False)
     overheard = overhearers(bus, message, receiver)
+    learn(bus, message)
     push(message, receiver)
     for peer in overheard:
         push(message, peer)
+
+
+def learn(bus: Bus, message: Message) -> None:
+    """A message goes where it should: if the policy is on trial, note what that would need."""
+    if message.lessons and bus.trial is not None:
+        bus.trial.learn(message)
 
 
 def refuse(
@@ -113,6 +121,7 @@ def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[
             known.add(peer)
             if may_have(bus, message, peer, None) and has_room(bus, message, peer):
                 receivers.append(peer)
+    learn(bus, message)
     for peer in receivers:
         push(message, peer)
     with_arguments = [cell for cell in cells if cell.has_arguments()]
@@ -129,6 +138,7 @@ def cast_by_arguments(bus: Bus, message: Message, plan: Plan, piece: bytes) -> N
             seen.add(peer)
             if may_have(bus, message, peer, None):
                 chosen.append(peer)
+    learn(bus, message)
     for peer in chosen:
         if peer.outbox.blocked:
             push_counted(bus, peer.outbox, piece, message.sender)
@@ -183,6 +193,7 @@ def send_own(bus: Bus, message: Message, receiver: Peer) -> None:
     answers = message.header.reply_serial != 0
     denial = judge(message, receiver, receiver, answers)
     if denial is None:
+        learn(bus, message)
         push(message, receiver)
         return
     show_refusal(bus, message, denial, receiver, answers)

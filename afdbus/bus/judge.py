@@ -58,7 +58,8 @@ def judge(
     """Whether `message` may go to `receiver` (None: the driver), which need not be `addressed`.
 
     `requested` says that it answers an open call.  Raises BusError for a message of a type unknown
-    to the specification, which no policy can allow.
+    to the specification, which no policy can allow.  Where the policy is on trial its denials are
+    none, but for copies for those who eavesdrop.
     """
     header = message.header
     if header.type > SIGNAL:
@@ -71,15 +72,23 @@ def judge(
             overheard = receiver is not addressed and message.header.destination is not None
             verdict = _judge_own(message, receiver, overheard)
             if not verdict.allowed:
-                return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+                denial = Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+                trial = None if overheard else receiver.bus.trial
+                if trial is None:
+                    return denial
+                trial.let_pass(denial, message, receiver, requested)
         return _room(receiver)
     asked = question(
         message, receiver, requested, receiver is not addressed and header.destination is not None
     )
+    trial = None if asked.eavesdropping else message.sender.bus.trial
     verdict = message.sender.policy.may_send(asked)
     if not verdict.allowed:
-        return Denial(ACCESS_DENIED, "Rejected send message", verdict)
-    if verdict.log:
+        denial = Denial(ACCESS_DENIED, "Rejected send message", verdict)
+        if trial is None:
+            return denial
+        trial.let_pass(denial, message, receiver, requested)
+    elif verdict.log:
         message.logged = True
         would = Denial(ACCESS_DENIED, "Would reject message", verdict)
         log(would, message, receiver, requested)
@@ -87,7 +96,10 @@ def judge(
         return None
     verdict = receiver.policy.may_receive(asked)
     if not verdict.allowed:
-        return Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+        denial = Denial(ACCESS_DENIED, "Rejected receive message", verdict)
+        if trial is None:
+            return denial
+        trial.let_pass(denial, message, receiver, requested)
     return _room(receiver)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afdbus.bus.peer import Peer
+    from afdbus.bus.trial import Lesson
     from afdbus.wire.fds import Fds
 
 # What an error calls its receiver before Hello, as dbus-daemon does.
@@ -34,11 +35,12 @@ class Message:
     """Header, head (the outgoing header's bytes), body and descriptors; `sender` None: the bus.
 
     `logged`: policy wants each such message in the log, so no plan may stand for it (P11.9).
+    `lessons`: what a policy on trial would have needed for it (`trial.py`).
     """
 
     __slots__ = (
-        "_arguments", "_looked_at", "_whole", "body", "fds", "head", "header", "logged", "sender",
-        "serial",
+        "_arguments", "_looked_at", "_whole", "body", "fds", "head", "header", "lessons", "logged",
+        "sender", "serial",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class Message:
         self.body = body
         self.fds = fds
         self.logged = False
+        self.lessons: tuple[Lesson, ...] = ()
         self._whole: Sequence[bytes | memoryview] | None = None
         self._arguments: list[tuple[str, str] | None] = []
         self._looked_at = 0

@@ -96,7 +96,13 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
             )
     else:
         delivery.refuse(bus, message, None, None, False)
-    method = calls.handle(bus, message)
+    try:
+        method = calls.handle(bus, message)
+    except BusError as error:
+        if message.lessons and bus.trial is not None:
+            bus.trial.learn_from_refusal(message, error)
+        raise
+    delivery.learn(bus, message)
     for peer in delivery.overhearers(bus, message, None):
         delivery.push(message, peer)
     if method is None:

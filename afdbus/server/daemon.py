@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from afdbus.bus.overflow import FullReceiver, Way
+from afdbus.bus.trial import Trial
 from afdbus.config.load import compose, load
 from afdbus.config.model import Config, Sources
 from afdbus.errors import BusError, ConfigError
@@ -27,6 +28,7 @@ from afdbus.server.buses import Buses
 from afdbus.server.busserver import BusServer
 from afdbus.server.collector import Collector
 from afdbus.server.launcher import Starting
+from afdbus.server.learning import EVERY
 from afdbus.server.loop import Loop
 from afdbus.server.options import SIGNALS
 from afdbus.server.signals import Signals
@@ -61,12 +63,15 @@ class Daemon:
         self.status = 0
         self._ended = False
         self._options = options
+        self._journal = journal
+        self._lessons = options.lessons
         self._users = Users()
         self._loop = Loop(journal)
         self._buses = Buses(self._loop, journal, CookieKeyring(self._users))
         starting = Starting(
             options.nofile, journal.syslog, options.systemd_activation, options.privileged
         )
+        trial = self._on_trial()
         when_full = FullReceiver(cast("Way", options.full_receiver))
         # One for each configuration file, and which buses are to read it again.
         self._watches: dict[str, Watch] = {}
@@ -82,12 +87,14 @@ class Daemon:
                 starting=starting,
                 full_receiver=when_full,
             )
+            server.bus.trial = trial
             # Whoever starts services as other users knows the configuration of the first only.
             starting = starting._replace(privileged=None)
             if file not in self._watches:
                 self._watches[file] = Watch(self._loop, journal, partial(self._reload, file))
                 self._watches[file].follow(bus.config.sources)
             self._readers.setdefault(file, []).append(server)
+        self._learn()
 
     def run(self) -> None:
         """Serve until the end."""
@@ -105,6 +112,7 @@ class Daemon:
 
             task.serve(loop)
         notify("STOPPING=1")
+        self._write_lessons()
         for watch in self._watches.values():
             watch.close()
         self._buses.close()
@@ -120,6 +128,7 @@ class Daemon:
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:
+            self._write_lessons()
             for file in self._readers:
                 self._reload(file)
             return
@@ -128,6 +137,23 @@ class Daemon:
             self.status = 128 + signal.SIGINT
         self._ended = True
         self._loop.stop()
+
+    def _on_trial(self) -> Trial | None:
+        """For the policies of all buses: what they deny is let pass, if that is asked for."""
+        if not self._options.permissive and self._lessons is None:
+            return None
+        self._journal.warning("The policy is on trial: what it denies is let pass")
+        return Trial(None if self._lessons is None else self._lessons.learned)
+
+    def _learn(self) -> None:
+        """Write down what was learned, now and as long as we live."""
+        if self._lessons is not None:
+            self._write_lessons()
+            self._loop.timers.call_at(self._loop.timers.clock() + EVERY, self._learn)
+
+    def _write_lessons(self) -> None:
+        if self._lessons is not None:
+            self._lessons.write(self._users, self._journal)
 
     def _read(self, file: str) -> Config:
         """The configuration as it is now, for whoever asked for a reload; raises ConfigError."""

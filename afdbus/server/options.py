@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afdbus.server.learning import Lessons
 
 # What the daemon reacts to: its end, the user's Ctrl-C, and a reload.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -21,7 +25,8 @@ class Options:
     `print_address`, `print_pid`, `ready_fd`: descriptors, None if not asked for.  `fork` and
     `syslog`: None leaves it to the configuration.  `nofile`: the (soft, hard) RLIMIT_NOFILE
     before it was raised, for children.  `privileged`: the way to who starts services as other
-    users, if there is one.
+    users, if there is one.  `permissive`: the policy is on trial; `lessons`: what it needs is
+    written down there.
     """
 
     __slots__ = (
@@ -30,7 +35,10 @@ class Options:
         "config_file",
         "fork",
         "full_receiver",
+        "learn",
+        "lessons",
         "nofile",
+        "permissive",
         "pidfile",
         "print_address",
         "print_pid",
@@ -55,4 +63,7 @@ class Options:
         self.syslog_only = False
         self.systemd_activation = False
         self.nofile = (0, 0)
+        self.permissive = False
+        self.learn = ""
+        self.lessons: Lessons | None = None
         self.privileged: socket.socket | None = None
