@@ -15,16 +15,18 @@ class UsageError(Exception):
     """The arguments make no question."""
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
+def add_config_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Options for the configuration that is asked, as the daemon has them."""
-    which = parser.add_mutually_exclusive_group(required=True)
+    which = parser.add_mutually_exclusive_group(required=required)
     which.add_argument("--config-file", metavar="FILE", help="the configuration")
     which.add_argument("--session", action="store_true", help="the one of --session")
     which.add_argument("--system", action="store_true", help="the one of --system")
 
 
 def config_path(arguments: argparse.Namespace) -> str:
-    """The file that the options name."""
+    """The file that the options name, empty if they name none."""
     if arguments.config_file is not None:
         return str(arguments.config_file)
-    return session_config() if arguments.session else system_config()
+    if arguments.session:
+        return session_config()
+    return system_config() if arguments.system else ""

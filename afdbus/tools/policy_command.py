@@ -6,13 +6,14 @@ import argparse
 import sys
 
 from afdbus.errors import ConfigError
-from afdbus.tools import dump_command, explain_command, lint_command
+from afdbus.tools import dump_command, expect_command, explain_command, lint_command
 from afdbus.tools.command import WRONG_USE, UsageError
 
 _COMMANDS = (
     ("explain", explain_command, "tell whether something is allowed, and by which rule"),
     ("dump", dump_command, "list the rules that hold for a user, in their order"),
     ("lint", lint_command, "look for mistakes"),
+    ("test", expect_command, "compare answers with those that are expected"),
 )
 
 
