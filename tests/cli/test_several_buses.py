@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kit import RawClient, busconfig
 from kit.client import TIMEOUT
 from kit.daemon import DAEMONS
+from kit.hosted import fresh_name
+from kit.process import Run, run
 
-
-def name_for(word: str) -> str:
-    """A name that no other test, nor another run of it, has."""
-    return f"{word}-{secrets.token_hex(8)}"
-
-
-class Process:
-    """A daemon of ours with any arguments; `lines` are what it has printed as its addresses."""
-
-    def __init__(self, arguments: list[str], count: int, **more: object) -> None:
-        reading, writing = os.pipe()
-        self.process = subprocess.Popen(
-            [*DAEMONS["afdbus"], "--nofork", f"--print-address={writing}", *arguments],
-            pass_fds=[writing, *more.pop("pass_fds", [])],  # type: ignore[misc]
-            stderr=subprocess.PIPE,
-            text=True,
-            **more,  # type: ignore[call-overload]
-        )
-        os.close(writing)
-        with open(reading) as lines:
-            self.lines = [lines.readline().rstrip("\n") for _ in range(count)]
-            self.rest = lines.read()
-
-    def stop(self) -> str:
-        """What it has written to standard error."""
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=TIMEOUT)
-        assert self.process.returncode == 0, errors
-        return str(errors)
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def begin(arguments: list[str], count: int, **more: object) -> Process:
-        started.append(Process(arguments, count, **more))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+__all__ = ["run"]
 
 
 def refused(arguments: list[str]) -> str:
@@ -90,9 +47,9 @@ def ids(addresses: list[str]) -> list[str]:
 
 
 def test_each_afdbus_address_is_a_bus_of_its_own(
-    run: Callable[..., Process], tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
-    one, two = name_for("one"), name_for("two")
+    one, two = fresh_name("one"), fresh_name("two")
     daemon = run(
         [
             "--config-file",
@@ -119,13 +76,13 @@ def test_each_afdbus_address_is_a_bus_of_its_own(
     daemon.stop()
 
 
-def test_without_a_name_it_is_random(run: Callable[..., Process], tmp_path: Path) -> None:
+def test_without_a_name_it_is_random(run: Run, tmp_path: Path) -> None:
     daemon = run(["--config-file", config(tmp_path, "afdbus:", "afdbus:")], 2)
     assert len({line.partition(",")[0] for line in daemon.lines}) == 2
     assert len(set(ids(daemon.lines))) == 2
 
 
-def test_bus_options(run: Callable[..., Process], tmp_path: Path) -> None:
+def test_bus_options(run: Run, tmp_path: Path) -> None:
     """Each with its own configuration, or with that of the process."""
     file = config(tmp_path, f"unix:path={tmp_path}/never")
     other = tmp_path / "other.conf"
@@ -135,7 +92,7 @@ def test_bus_options(run: Callable[..., Process], tmp_path: Path) -> None:
         "<allow send_destination='*'/><allow receive_sender='*'/><deny own='*'/>"
         "</policy></busconfig>"
     )
-    one, two = name_for("a/b"), name_for("é")
+    one, two = fresh_name("a/b"), fresh_name("é")
     escaped = two.replace("é", "%c3%a9")
     daemon = run(["--config-file", file, f"--bus={one}", "--bus", f"{escaped}={other}"], 2)
     assert [line.partition(",")[0] for line in daemon.lines] == [
@@ -153,25 +110,25 @@ def test_bus_options(run: Callable[..., Process], tmp_path: Path) -> None:
 
 
 def test_the_id_of_a_bus_of_its_own_is_in_its_address(
-    run: Callable[..., Process], tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
     file = config(tmp_path, f"unix:path={tmp_path}/never")
-    daemon = run([f"--bus={name_for('a')}={file}", f"--bus=={file}"], 2)
+    daemon = run([f"--bus={fresh_name('a')}={file}", f"--bus=={file}"], 2)
     assert [line.partition("guid=")[2] for line in daemon.lines] == ids(daemon.lines)
 
 
-def test_an_address_comes_first(run: Callable[..., Process], tmp_path: Path) -> None:
+def test_an_address_comes_first(run: Run, tmp_path: Path) -> None:
     file = config(tmp_path, f"unix:path={tmp_path}/never")
-    name = name_for("a")
+    name = fresh_name("a")
     address = f"unix:path={tmp_path}/bus"
     daemon = run(["--config-file", file, f"--bus={name}", "--address", address], 2)
     assert daemon.lines[0].startswith(address)
     assert daemon.lines[1].startswith(f"unix:abstract={name},")
 
 
-def test_reloading_all_buses(run: Callable[..., Process], tmp_path: Path) -> None:
+def test_reloading_all_buses(run: Run, tmp_path: Path) -> None:
     file = Path(config(tmp_path, "unix:tmpdir=/tmp"))
-    daemon = run([f"--bus={name_for('a')}={file}", f"--bus={name_for('b')}={file}"], 2)
+    daemon = run([f"--bus={fresh_name('a')}={file}", f"--bus={fresh_name('b')}={file}"], 2)
     with RawClient(daemon.lines[0]) as a, RawClient(daemon.lines[1]) as b:
         for client in (a, b):
             client.join()
@@ -184,8 +141,8 @@ def test_reloading_all_buses(run: Callable[..., Process], tmp_path: Path) -> Non
             assert answer.error_name == "org.freedesktop.DBus.Error.AccessDenied"
 
 
-def test_the_log_says_which_bus(run: Callable[..., Process], tmp_path: Path) -> None:
-    name = name_for("a")
+def test_the_log_says_which_bus(run: Run, tmp_path: Path) -> None:
+    name = fresh_name("a")
     file = config(tmp_path, "unix:tmpdir=/tmp")
     daemon = run([f"--bus={name}={file}", f"--bus=={file}"], 2)
     with RawClient(daemon.lines[0]) as client:
@@ -214,8 +171,8 @@ def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
     assert "In D-Bus address" in refused([f"--bus={name}={config(tmp_path, 'unix:tmpdir=/tmp')}"])
 
 
-def test_a_name_of_107_bytes(run: Callable[..., Process], tmp_path: Path) -> None:
-    name = name_for("x" * 90)
+def test_a_name_of_107_bytes(run: Run, tmp_path: Path) -> None:
+    name = fresh_name("x" * 90)
     assert len(name) == 107
     daemon = run(["--config-file", config(tmp_path, f"afdbus:name={name}")], 1)
     assert len(ids(daemon.lines)) == 1
@@ -230,9 +187,9 @@ def test_a_bus_without_any_configuration() -> None:
 
 
 def test_a_start_that_fails_leaves_nothing_bound(
-    run: Callable[..., Process], tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
-    first, second = name_for("a"), name_for("b")
+    first, second = fresh_name("a"), fresh_name("b")
     file = config(tmp_path, "unix:tmpdir=/tmp")
     living = run([f"--bus={second}={file}"], 1)
     told = refused([f"--bus={first}={file}", f"--bus={second}={file}"])
@@ -267,7 +224,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def test_names_of_passed_sockets_pick_the_bus(tmp_path: Path) -> None:
     """Socket activation: a bus whose name a socket bears is served there, the rest is `systemd:`'s.
     """
-    one, two, rest = name_for("one"), name_for("two"), name_for("rest")
+    one, two, rest = fresh_name("one"), fresh_name("two"), fresh_name("rest")
     file = config(tmp_path, "systemd:", f"afdbus:name={two}", f"afdbus:name={one}")
     # `systemd:` takes all that are left, so it has to come last.
     text = Path(file).read_text()

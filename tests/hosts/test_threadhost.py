@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 
 import pytest
 import trio
 from kit import ClosedError, RawClient, method_return, peer_call, signal
+from kit.hosted import Connect
 
-from afdbus import BusClosedError, BusStatistics, ThreadBus, ThreadHost
-
-Connect = Callable[[ThreadBus], RawClient]
+from afdbus import BusClosedError, BusStatistics, ThreadHost
 
 
 def test_two_clients_talk(host: ThreadHost, connect: Connect) -> None:
