@@ -34,9 +34,6 @@ UNPRIVILEGED = ["test-dbus-daemon", "test-header-fields", "test-monitor", "test-
 WITHOUT_CONTAINERS = ["/containers/get-supported-arguments", "/containers/invalid-metadata-getters"]
 """What is left of test-containers where libdbus is built without containers, as in Debian."""
 
-NOT_YET = ["/monitor/activation"]
-"""A monitor sees the request to systemd before the message that caused it."""
-
 CASES = [
     pytest.param(program, case, user, id=f"{program}{'' if user is None else '@' + user}:{case}")
     for user, programs in ((None, PROGRAMS), ("nobody", UNPRIVILEGED))
@@ -44,7 +41,6 @@ CASES = [
     for program in programs
     for case in list_cases(program)
     if program != "test-containers" or case in WITHOUT_CONTAINERS
-    if case not in NOT_YET
 ]
 
 
@@ -119,4 +115,4 @@ def test_there_is_something_to_play(program: Callable[[str], str]) -> None:
         program(str(TESTS / name) if TESTS else name)
     cases = {case for name in PROGRAMS for case in list_cases(name)}
     assert len(cases) >= 80
-    assert cases.issuperset(WITHOUT_CONTAINERS + NOT_YET)
+    assert cases.issuperset(WITHOUT_CONTAINERS)
