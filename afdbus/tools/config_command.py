@@ -27,6 +27,10 @@ def print_check(path: str) -> int:
     for finding in checked.findings:
         print(finding)
     errors = sum(finding.is_error for finding in checked.findings)
-    warnings = len(checked.findings) - errors
-    print(f"{len(checked.files)} files: {errors} errors, {warnings} warnings")
+    counts = (
+        (len(checked.files), "file"),
+        (errors, "error"),
+        (len(checked.findings) - errors, "warning"),
+    )
+    print(", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts))
     return BAD if errors else GOOD

@@ -231,7 +231,7 @@ def test_config_check(config: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     remark = f"{config}:13: warning: "
     assert run.stdout.startswith(remark)
-    assert run.stdout.endswith("1 files: 0 errors, 2 warnings\n")
+    assert run.stdout.endswith("1 file, 0 errors, 2 warnings\n")
     config.write_text(config.read_text().replace("</busconfig>", "\n<a/><b/>\n<c/></busconfig>"))
     run = afdbus("config", "check", config)
     assert run.returncode == 1
@@ -241,7 +241,7 @@ def test_config_check(config: Path) -> None:
         "configuration file"
         for line, name in ((14, "a"), (14, "b"), (15, "c"))
     ]
-    assert run.stdout.endswith("1 files: 3 errors, 2 warnings\n")
+    assert run.stdout.endswith("1 file, 3 errors, 2 warnings\n")
     assert afdbus("config", "check").returncode == 2
     assert afdbus("config").returncode == 2
     assert afdbus("policy").returncode == 2
