@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit import BUS, DAEMONS, Daemon, RawClient, busconfig, call, peer_call
+from kit import BUS, DAEMONS, Daemon, Message, busconfig, call, peer_call
 from kit import signal as signal_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
@@ -47,9 +47,8 @@ def provide(daemon: Daemon, name: str, content: str) -> None:
     file.write_text(f"[D-BUS Service]\nName={name}\n{content}\n")
 
 
-def fail_to_start(alice: RawClient, name: str) -> str:
-    answer = alice.exchange(call("StartServiceByName", "su", name, 0))[-1]
-    return answer.brief[1].removeprefix(f"{BUS}.Error.")
+def start(name: str) -> Message:
+    return call("StartServiceByName", "su", name, 0)
 
 
 def test_p31_nothing_is_imported_after_the_start(daemon: Daemon) -> None:
@@ -69,9 +68,9 @@ def test_p31_nothing_is_imported_after_the_start(daemon: Daemon) -> None:
         provide(daemon, "com.example.Quoted", "Exec='")
         provide(daemon, "com.example.Unit", "Exec=/bin/false\nSystemdService=x.service")
         provide(daemon, "com.example.Broken", "nonsense")
-        assert fail_to_start(alice, NAME) == "Spawn.ChildExited"
-        assert fail_to_start(alice, "com.example.None") == "Spawn.ExecFailed"
-        assert fail_to_start(alice, "com.example.Quoted") == "InvalidArgs"
+        assert alice.refusal(start(NAME))[0] == "Spawn.ChildExited"
+        assert alice.refusal(start("com.example.None"))[0] == "Spawn.ExecFailed"
+        assert alice.refusal(start("com.example.Quoted"))[0] == "InvalidArgs"
         alice.send(peer_call("com.example.Unit", "A"))
         bob.own("com.example.Unit")
         # denials

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import BUS, Daemon, RawClient, busconfig, call, peer_call
+from kit import BUS, Daemon, busconfig, call, peer_call
 from kit.client import TIMEOUT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
@@ -101,13 +101,6 @@ def start(name: str = NAME) -> Any:
     return call("StartServiceByName", "su", name, 0)
 
 
-def refusal(client: RawClient, message: Any) -> tuple[str, str]:
-    (answer,) = client.exchange(message)
-    kind, name, text = answer.brief
-    assert kind == "error"
-    return name.removeprefix(f"{BUS}.Error."), text
-
-
 def test_a_service_is_its_users_own(begin: Callable[..., World]) -> None:
     world = begin()
     script = world.out / "script"
@@ -165,25 +158,25 @@ def test_what_cannot_be_started(begin: Callable[..., World]) -> None:
     world = begin()
     alice = world.daemon.connect()
     world.provide("/bin/false")
-    assert refusal(alice, start()) == (
+    assert alice.refusal(start()) == (
         "Spawn.ChildExited",
         "Launch helper exited with unknown return code 1",
     )
     world.provide("/nonexistent", "com.example.A")
-    assert refusal(alice, start("com.example.A"))[0] == "Spawn.ExecFailed"
+    assert alice.refusal(start("com.example.A"))[0] == "Spawn.ExecFailed"
     world.provide("/bin/false", "com.example.B", "User=who is that")
-    assert refusal(alice, start("com.example.B"))[0] == "Spawn.FailedToSetup"
+    assert alice.refusal(start("com.example.B"))[0] == "Spawn.FailedToSetup"
     world.provide("'", "com.example.C")
-    assert refusal(alice, start("com.example.C"))[0] == "InvalidArgs"
+    assert alice.refusal(start("com.example.C"))[0] == "InvalidArgs"
     world.provide("/bin/false", "com.example.D").chmod(0o666)
-    assert refusal(alice, start("com.example.D")) == (
+    assert alice.refusal(start("com.example.D")) == (
         "Spawn.PermissionsInvalid",
         "The service file is incorrect or does not have all required attributes",
     )
     assert f"{world.services}/com.example.D.service: not root's alone" in world.daemon.log()
     file = world.provide("/bin/false", "com.example.E")
     file.rename(world.services / "x.service")
-    assert refusal(alice, start("com.example.E")) == (
+    assert alice.refusal(start("com.example.E")) == (
         "Spawn.ServiceNotFound",
         "Bus name not found in system service directory",
     )
@@ -194,7 +187,7 @@ def test_without_a_user_it_is_the_bus_s_own(begin: Callable[..., World]) -> None
     alice = world.daemon.connect()
     world.provide(f"/bin/sh -c 'id -un >{world.out}/done; exit 3'", more="")
     expected = "Spawn.ChildExited", f"Process {NAME} exited with status 3"
-    assert refusal(alice, start()) == expected
+    assert alice.refusal(start()) == expected
     assert (world.out / "done").read_text() == "nobody\n"
 
 
@@ -202,7 +195,7 @@ def test_what_takes_too_long_is_killed(begin: Callable[..., World]) -> None:
     world = begin(service_start_timeout=300)
     alice = world.daemon.connect()
     world.provide("/bin/sleep 1000")
-    assert refusal(alice, start())[0] == "TimedOut"
+    assert alice.refusal(start())[0] == "TimedOut"
     deadline = time.monotonic() + TIMEOUT
     while list(children(world.launcher)):
         assert time.monotonic() < deadline
@@ -267,7 +260,7 @@ def test_the_bus_lives_on_without_its_launcher(begin: Callable[..., World]) -> N
     try:
         answer = alice.read()
         assert answer.brief[1] == f"{BUS}.Error.Spawn.Failed"
-        assert refusal(alice, start())[0] == "Spawn.Failed"
+        assert alice.refusal(start())[0] == "Spawn.Failed"
         alice.alive()
     finally:
         os.kill(service[0], signal.SIGKILL)

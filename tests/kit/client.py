@@ -224,6 +224,13 @@ class RawClient:
         assert len(messages) == 1, f"messages before the answer: {messages}"
         return messages[-1]
 
+    def refusal(self, message: Message) -> tuple[str, str]:
+        """Send a call that the bus refuses: the error's name, without what the specification's
+        begin with, and its text."""
+        kind, name, text = self.ask(message).brief
+        assert kind == "error"
+        return name.removeprefix(f"{BUS}.Error."), text
+
     def bus(self, member: str, signature: str = "", *args: Any) -> Received:
         """Call a method of the bus; its answer must be the very next message."""
         return self.ask(call(member, signature, *args))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kit import BUS, Daemon, RawClient, busconfig, call, peer_call
+from kit import Daemon, busconfig, call, peer_call
 
 NAME = "com.example.Helped"
 DIRECTORY = "<servicedir>{directory}/services</servicedir>"
@@ -42,13 +42,6 @@ def start(name: str = NAME) -> Any:
     return call("StartServiceByName", "su", name, 0)
 
 
-def refusal(client: RawClient, message: Any) -> tuple[str, str]:
-    (answer,) = client.exchange(message)
-    kind, name, text = answer.brief
-    assert kind == "error"
-    return name.removeprefix(f"{BUS}.Error."), text
-
-
 def told(code: int) -> tuple[str, str]:
     """What is told of a helper's exit status."""
     return {
@@ -73,19 +66,19 @@ def test_exit_statuses(begin: Callable[..., Daemon]) -> None:
     alice = daemon.connect()
     for code in (*range(1, 13), 127, 255):
         (daemon.directory / "code").write_text(str(code))
-        assert refusal(alice, start()) == told(code), code
+        assert alice.refusal(start()) == told(code), code
 
 
 def test_a_helper_that_is_killed(begin: Callable[..., Daemon]) -> None:
     alice = begin("kill -9 $$").connect()
     expected = "Spawn.ChildSignaled", f"Process {NAME} received signal 9"
-    assert refusal(alice, start()) == expected
+    assert alice.refusal(start()) == expected
 
 
 @pytest.mark.parametrize("helper", ["/nonexistent", "/etc/passwd"])
 def test_no_helper(begin: Callable[..., Daemon], helper: str) -> None:
     alice = begin("", helper).connect()
-    name, text = refusal(alice, peer_call(NAME, "A"))
+    name, text = alice.refusal(peer_call(NAME, "A"))
     assert name == "Spawn.ExecFailed"
     assert text.startswith(f"Failed to execute program {NAME}: ")
 
@@ -93,7 +86,7 @@ def test_no_helper(begin: Callable[..., Daemon], helper: str) -> None:
 def test_the_helper_gets_the_name_alone(begin: Callable[..., Daemon]) -> None:
     daemon = begin("echo $# $1 >{directory}/out; env -0 >{directory}/environment; exit 1")
     alice = daemon.connect()
-    refusal(alice, start())
+    alice.refusal(start())
     assert (daemon.directory / "out").read_text() == f"1 {NAME}\n"
     environment = (daemon.directory / "environment").read_text()
     found = dict(entry.split("=", 1) for entry in environment.split("\0") if entry)
@@ -105,7 +98,7 @@ def test_the_helper_is_a_command_line(begin: Callable[..., Daemon]) -> None:
     script = "printf '%s|' \"$@\" >{directory}/out; exit 1"
     daemon = begin(script, "{directory}/helper 'a  b' c")
     alice = daemon.connect()
-    refusal(alice, start())
+    alice.refusal(start())
     assert (daemon.directory / "out").read_text() == f"a  b|c|{NAME}|"
 
 
@@ -114,7 +107,7 @@ def test_without_a_user_nothing_is_started(begin: Callable[..., Daemon]) -> None
     alice = daemon.connect()
     provide(daemon, "com.example.Userless", "")
     for message in (start("com.example.Userless"), peer_call("com.example.Userless", "A")):
-        assert refusal(alice, message) == (
+        assert alice.refusal(message) == (
             "Spawn.FileInvalid",
             "Cannot do system-bus activation with no user\n",
         )
@@ -123,7 +116,7 @@ def test_without_a_user_nothing_is_started(begin: Callable[..., Daemon]) -> None
 
 def test_cve_2012_3524_the_environment_is_nobodys_to_change(begin: Callable[..., Daemon]) -> None:
     alice = begin("exit 1").connect()
-    assert refusal(alice, call("UpdateActivationEnvironment", "a{ss}", {"A": "1"})) == (
+    assert alice.refusal(call("UpdateActivationEnvironment", "a{ss}", {"A": "1"})) == (
         "AccessDenied",
         "Cannot change activation environment on a system bus.",
     )
@@ -144,4 +137,4 @@ def test_without_systemd_the_helper_starts_units_as_well(begin: Callable[..., Da
     daemon = begin("exit 6")
     alice = daemon.connect()
     provide(daemon, "com.example.Unit", "SystemdService=x.service\nUser=root\n")
-    assert refusal(alice, start("com.example.Unit"))[0] == "Spawn.ServiceNotFound"
+    assert alice.refusal(start("com.example.Unit"))[0] == "Spawn.ServiceNotFound"
