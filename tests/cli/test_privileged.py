@@ -101,7 +101,7 @@ def start(name: str = NAME) -> Any:
     return call("StartServiceByName", "su", name, 0)
 
 
-def test_a_service_is_its_users_own(begin: Callable[..., World]) -> None:
+def test_cve_2012_3524_a_service_is_its_users_own(begin: Callable[..., World]) -> None:
     world = begin()
     script = world.out / "script"
     script.write_text(

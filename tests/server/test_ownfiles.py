@@ -94,7 +94,7 @@ def test_what_is_mine_is_not_roots(tmp_path: Path) -> None:
 
 
 @root_only
-def test_what_is_no_such_file(tmp_path: Path) -> None:
+def test_p40_what_is_no_such_file(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     write(two)
     file = write(one, "com.example.Other")
