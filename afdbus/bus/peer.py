@@ -174,8 +174,8 @@ class Peer:
         """Whether so much that it has sent waits for others that it must not send more now."""
         limits = self.bus.limits
         return (
-            self.charged > limits.max_incoming_bytes
-            or self.charged_fds > limits.max_incoming_unix_fds
+            self.charged >= (limits.max_incoming_bytes or 1)
+            or self.charged_fds >= (limits.max_incoming_unix_fds or 1)
             or (self.waits_for is not None and not may_go_on(self))
         )
 

@@ -46,10 +46,11 @@ class Deadlines(Generic[Key]):
 
     Since all wait equally long, a dictionary in the order of adding is the queue, and one timer
     serves them all: adding and discarding cost a dictionary access, and nothing is kept for what
-    is done in time.  A timeout below 0 is "never".
+    is done in time.  The time is asked for each time, as a reload may change it, for those who wait
+    already, too.  A timeout below 0 is "never".
     """
 
-    __slots__ = ("_armed", "_expired", "_milliseconds", "_timers", "_waiting")
+    __slots__ = ("_expired", "_milliseconds", "_next", "_timers", "_waiting")
 
     def __init__(
         self,
@@ -60,33 +61,43 @@ class Deadlines(Generic[Key]):
         self._timers = timers
         self._milliseconds = milliseconds
         self._expired = expired
+        # since when
         self._waiting: dict[Key, float] = {}
-        self._armed = False
+        # When the next look is due; those that are due later are void.
+        self._next = inf
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, key: Key) -> None:
         """Start the time of `key`, unless it is running: it is not prolonged by asking again."""
-        milliseconds = self._milliseconds()
-        when = inf if milliseconds < 0 else self._timers.clock() + milliseconds / 1000
-        when = self._waiting.setdefault(key, when)
-        if not self._armed and when != inf:
-            self._armed = True
-            self._timers.call_at(when, self._check)
+        self._waiting.setdefault(key, self._timers.clock())
+        # The first, since a reload may have made its time shorter.
+        self._arm(next(iter(self._waiting.values())))
 
     def discard(self, key: Key) -> None:
         self._waiting.pop(key, None)
 
+    def _end(self, since: float) -> float:
+        milliseconds = self._milliseconds()
+        return inf if milliseconds < 0 else since + milliseconds / 1000
+
+    def _arm(self, since: float) -> None:
+        """Look again when the time of who waits `since` then is over."""
+        when = self._end(since)
+        if when < self._next:
+            self._next = when
+            self._timers.call_at(when, self._check)
+
     def _check(self) -> None:
         now = self._timers.clock()
+        if now < self._next:
+            return
+        self._next = inf
         overdue = []
-        self._armed = False
-        for key, when in self._waiting.items():
-            if when > now:
-                if when != inf:
-                    self._armed = True
-                    self._timers.call_at(when, self._check)
+        for key, since in self._waiting.items():
+            if self._end(since) > now:
+                self._arm(since)
                 break
             overdue.append(key)
         # Armed again before anything can go wrong with one of them.

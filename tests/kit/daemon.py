@@ -144,6 +144,15 @@ class Daemon:
             assert time.monotonic() < deadline, f"not logged: {missing}\n{log}"
             os.sched_yield()
 
+    def reconfigure(self, client: RawClient, text: str) -> None:
+        """Let `client`, who is on the bus, have another configuration read.
+
+        So a deadline can be short for what comes, where what was before need not be quick.
+        """
+        self.config_file.write_text(text.replace("{directory}", str(self.directory)))
+        answer = client.bus("ReloadConfig")
+        assert answer.brief == ("return",), answer
+
     # -- clients
 
     def dial(self, uid: int | None = None, gids: Sequence[int] | None = None) -> RawClient:

@@ -86,6 +86,25 @@ def test_a_timeout_below_zero_is_never() -> None:
     assert len(waiting.deadlines) == 1
 
 
+def test_another_time_holds_for_those_who_wait_already() -> None:
+    waiting = Waiting(100_000)
+    waiting.deadlines.add("a")
+    waiting.pass_time(2)
+    waiting.milliseconds = 1000
+    waiting.deadlines.add("b")
+    assert waiting.pass_time(0) == ["a"]
+    assert waiting.pass_time(1) == ["b"]
+    waiting.deadlines.add("c")
+    waiting.milliseconds = -1
+    assert waiting.pass_time(1000) == []
+    waiting.milliseconds = 5000
+    waiting.deadlines.add("d")
+    assert waiting.pass_time(0) == ["c"]
+    waiting.milliseconds = 10_000
+    assert waiting.pass_time(9) == []
+    assert waiting.pass_time(1) == ["d"]
+
+
 def test_p17_what_is_done_in_time_leaves_nothing() -> None:
     waiting = Waiting()
     waiting.deadlines.add("first")
