@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kit import busconfig, call
+from kit.journal import FakeJournal
 
 from afdbus.bus import lifecycle
 from afdbus.bus.bus import Bus
@@ -33,22 +34,6 @@ def configuration(folder: Path, more: str = "", **rest: Any) -> Config:
     file = folder / "bus.conf"
     file.write_text(busconfig(more, listen="unix:tmpdir=/tmp", **rest))
     return load(str(file))
-
-
-class FakeJournal:
-    """Keeps every line."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.lines.append(f"info: {text}")
-
-    def warning(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
-
-    def security(self, text: str) -> None:
-        self.lines.append(f"security: {text}")
 
 
 class FakeHost:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.client import TIMEOUT, RawClient
+from kit.waiting import until
 
 DAEMONS = {
     "dbus-daemon": [shutil.which("dbus-daemon") or "dbus-daemon"],
@@ -135,14 +136,10 @@ class Daemon:
 
     def until_logged(self, *texts: str) -> None:
         """Wait until all the texts are in the log, which is written by and by."""
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            log = self.log()
-            missing = [text for text in texts if text not in log]
-            if not missing:
-                return
-            assert time.monotonic() < deadline, f"not logged: {missing}\n{log}"
-            os.sched_yield()
+        until(
+            lambda: all(text in self.log() for text in texts),
+            lambda: f"not logged: {[t for t in texts if t not in self.log()]}\n{self.log()}",
+        )
 
     def reconfigure(self, client: RawClient, text: str) -> None:
         """Let `client`, who is on the bus, have another configuration read.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from kit import BUS, Daemon, RawClient, busconfig, call
 from kit.daemon import OPEN_POLICY
-
-# Far more than a machine needs that has other things to do.
-PATIENCE = 60.0
+from kit.waiting import until
 
 DENY = "<busconfig><policy context='default'><deny own='com.example.{}'/></policy></busconfig>"
 SERVICE = "[D-BUS Service]\nName=com.example.{}\nExec=/bin/false\n"
@@ -23,12 +20,6 @@ def may_own(client: RawClient, letter: str) -> bool:
     if brief[0] == "return":
         client.exchange(call("ReleaseName", "s", name))
     return brief[0] == "return"
-
-
-def until(fact: Callable[[], bool], daemon: Daemon) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not fact():
-        assert time.monotonic() < deadline, daemon.log()
 
 
 @pytest.fixture
@@ -52,11 +43,11 @@ def test_a_policy_is_put_into_the_folder_and_taken_out(watching: Daemon) -> None
     assert may_own(alice, "A")
     path = watching.directory / "includedirs/a.conf"
     path.write_text(DENY.format("A"))
-    until(lambda: not may_own(alice, "A"), watching)
+    until(lambda: not may_own(alice, "A"), watching.log)
     path.write_text(DENY.format("B"))
-    until(lambda: may_own(alice, "A") and not may_own(alice, "B"), watching)
+    until(lambda: may_own(alice, "A") and not may_own(alice, "B"), watching.log)
     path.unlink()
-    until(lambda: may_own(alice, "B"), watching)
+    until(lambda: may_own(alice, "B"), watching.log)
 
 
 def test_a_service_is_installed(watching: Daemon) -> None:
@@ -70,14 +61,14 @@ def test_a_service_is_installed(watching: Daemon) -> None:
 def test_a_broken_file_is_told_and_the_rest_holds(watching: Daemon) -> None:
     alice = watching.connect()
     (watching.directory / "includedirs/a.conf").write_text(DENY.format("A"))
-    until(lambda: not may_own(alice, "A"), watching)
+    until(lambda: not may_own(alice, "A"), watching.log)
     path = watching.directory / "includedirs/b.conf"
     path.write_text(DENY.format("B") + "<")
-    until(lambda: f"while parsing '{path}'" in watching.log(), watching)
+    until(lambda: f"while parsing '{path}'" in watching.log(), watching.log)
     assert not may_own(alice, "A")
     assert may_own(alice, "B")
     path.write_text(DENY.format("B"))
-    until(lambda: not may_own(alice, "B"), watching)
+    until(lambda: not may_own(alice, "B"), watching.log)
 
 
 # -- what dbus-daemon does not see
@@ -97,23 +88,23 @@ def test_folders_that_are_made_later(ours: Daemon) -> None:
     for _ in range(2):
         folder.mkdir(parents=True)
         (folder / "a.conf").write_text(DENY.format("A"))
-        until(lambda: not may_own(alice, "A"), ours)
+        until(lambda: not may_own(alice, "A"), ours.log)
         shutil.rmtree(folder.parent)
-        until(lambda: may_own(alice, "A"), ours)
+        until(lambda: may_own(alice, "A"), ours.log)
 
 
 def test_the_file_itself_and_what_it_includes(ours: Daemon) -> None:
     alice = ours.connect()
     (ours.directory / "more.conf").write_text(DENY.format("A"))
-    until(lambda: not may_own(alice, "A"), ours)
+    until(lambda: not may_own(alice, "A"), ours.log)
     (ours.directory / "more.conf").unlink()
-    until(lambda: may_own(alice, "A"), ours)
+    until(lambda: may_own(alice, "A"), ours.log)
     closed = busconfig(policy=OPEN_POLICY.replace('<allow own="*"/>', ""))
     text = closed.replace("{directory}", str(ours.directory))
     new = ours.directory / "new"
     new.write_text(text)
     new.rename(ours.config_file)
-    until(lambda: not may_own(alice, "A"), ours)
+    until(lambda: not may_own(alice, "A"), ours.log)
 
 
 def test_a_file_that_breaks_leaves_the_old_until_it_is_right(ours: Daemon) -> None:
@@ -123,8 +114,8 @@ def test_a_file_that_breaks_leaves_the_old_until_it_is_right(ours: Daemon) -> No
     (ours.directory / "new.conf").write_text("<busconfig><bees/></busconfig>")
     ours.config_file.write_text(text.replace("</busconfig>", include))
     ours_error = f"Unable to reload configuration: Error in file {ours.directory}/new.conf, line 1"
-    until(lambda: ours_error in ours.log(), ours)
+    until(lambda: ours_error in ours.log(), ours.log)
     assert may_own(alice, "A")
     # It has never been part of what holds, and is watched all the same.
     (ours.directory / "new.conf").write_text(DENY.format("A"))
-    until(lambda: not may_own(alice, "A"), ours)
+    until(lambda: not may_own(alice, "A"), ours.log)

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kit import Daemon, RawClient, busconfig, peer_call
-from kit.client import TIMEOUT
+from kit.journal import FakeJournal
+from kit.waiting import until
 
 from afdbus.bus.learned import ABOUT
 from afdbus.errors import ConfigError
@@ -31,17 +31,6 @@ CLOSED = """
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
 
 
-class Journal:
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def info(self, text: str) -> None: ...
-    def security(self, text: str) -> None: ...
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 # -- the file
 
 
@@ -52,7 +41,7 @@ def own(name: str) -> OwnRule:
 def test_it_is_written_when_there_is_more(tmp_path: Path) -> None:
     path = tmp_path / "learned.conf"
     lessons = Lessons(str(path))
-    users, journal = Users(), Journal()
+    users, journal = Users(), FakeJournal()
     lessons.write(users, journal)
     assert ABOUT in path.read_text()
     first = path.stat().st_ino
@@ -63,7 +52,7 @@ def test_it_is_written_when_there_is_more(tmp_path: Path) -> None:
     assert '<policy user="root">\n    <allow own="a.b"/>' in path.read_text()
     assert path.stat().st_ino != first
     assert os.listdir(tmp_path) == ["learned.conf"]
-    assert not journal.warnings
+    assert not journal.lines
 
 
 def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
@@ -71,13 +60,13 @@ def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     lessons = Lessons(str(path))
     lessons.learned.note(0, own("a.b"), 0)
     lessons.learned.note(None, own("c.d"), 0)
-    lessons.write(Users(), Journal())
+    lessons.write(Users(), FakeJournal())
     text = path.read_text()
     again = Lessons(str(path))
-    again.write(Users(), Journal())
+    again.write(Users(), FakeJournal())
     assert path.read_text() == text
     again.learned.note(0, own("e.f"), 0)
-    again.write(Users(), Journal())
+    again.write(Users(), FakeJournal())
     assert all(name in path.read_text() for name in ("a.b", "c.d", "e.f"))
 
 
@@ -96,18 +85,18 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "learned.conf.new").symlink_to("victim")
     lessons = Lessons(str(tmp_path / "learned.conf"))
-    lessons.write(Users(), Journal())
+    lessons.write(Users(), FakeJournal())
     assert (tmp_path / "victim").read_text() == "precious"
     assert ABOUT in (tmp_path / "learned.conf").read_text()
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     lessons = Lessons(str(tmp_path / "later/learned.conf"))
-    journal = Journal()
+    journal = FakeJournal()
     for _ in range(3):
         lessons.write(Users(), journal)
-    assert len(journal.warnings) == 1
-    assert journal.warnings[0].endswith('later/learned.conf": No such file or directory')
+    assert len(journal.lines) == 1
+    assert journal.lines[0].endswith('later/learned.conf": No such file or directory')
     (tmp_path / "later").mkdir()
     lessons.write(Users(), journal)
     assert (tmp_path / "later/learned.conf").is_file()
@@ -127,13 +116,6 @@ def trial() -> Iterator[Callable[..., Daemon]]:
     yield begin
     for daemon in running:
         daemon.stop()
-
-
-def until(fact: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not fact():
-        assert time.monotonic() < deadline, what
-        os.sched_yield()
 
 
 def talk(alice: RawClient, bob: RawClient) -> None:
@@ -156,7 +138,7 @@ def test_learn_is_permissive_and_writes_at_the_end(tmp_path: Path) -> None:
         assert bob.own("com.example.Free") == 1
         talk(alice, bob)
         daemon.process.send_signal(signal.SIGHUP)
-        until(lambda: 'send_member="Get"' in file.read_text(), "written at a SIGHUP")
+        until(lambda: 'send_member="Get"' in file.read_text(), daemon.log)
         assert bob.own("com.example.Denied") == 1
     text = file.read_text()
     for rule in (
@@ -177,18 +159,19 @@ def test_it_may_lie_where_it_is_read(trial: Callable[..., Daemon], tmp_path: Pat
     assert bob.own("com.example.Free") == 1
     talk(alice, bob)
     daemon.process.send_signal(signal.SIGHUP)
-    until(lambda: 'send_member="Get"' in (tmp_path / "learned.conf").read_text(), "written")
-    # By and by the bus has read it.
-    deadline = time.monotonic() + TIMEOUT
-    for number in itertools.count():
+    until(lambda: 'send_member="Get"' in (tmp_path / "learned.conf").read_text(), daemon.log)
+    numbers = itertools.count()
+
+    def allowed() -> bool:
         count = daemon.log().count("Would deny send message")
         talk(alice, bob)
-        # What is denied is in the log when this is.
-        bob.own(f"com.example.Denied{number}")
-        daemon.until_logged(f'service "com.example.Denied{number}"')
-        if daemon.log().count("Would deny send message") == count:
-            break
-        assert time.monotonic() < deadline, daemon.log()
+        # What was denied is in the log when this is.
+        name = f"com.example.Denied{next(numbers)}"
+        bob.own(name)
+        daemon.until_logged(f'service "{name}"')
+        return daemon.log().count("Would deny send message") == count
+
+    until(allowed, daemon.log)
 
 
 @ROOT

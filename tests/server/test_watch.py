@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from kit.journal import FakeJournal
 
 from afdbus.config.model import Sources
 from afdbus.host import inotify
@@ -47,17 +48,6 @@ class FakeLoop:
             for deed in self.timers.due():
                 deed()
             self.look()
-
-
-class FakeJournal:
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def info(self, text: str) -> None: ...
-    def security(self, text: str) -> None: ...
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 class Scene:
@@ -399,8 +389,8 @@ def test_no_more_watches(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Inotify, "add", add)
     scene.follow()
     scene.reload()
-    assert len(scene.journal.warnings) == 1
-    assert "No space left on device" in scene.journal.warnings[0]
+    assert len(scene.journal.lines) == 1
+    assert "No space left on device" in scene.journal.lines[0]
 
 
 def test_no_more_instances(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +401,7 @@ def test_no_more_instances(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(Inotify, "__init__", fail)
         scene.follow()
         scene.reload()
-        assert scene.journal.warnings == ["Cannot initialize inotify: Too many open files"]
+        assert scene.journal.lines == ["warning: Cannot initialize inotify: Too many open files"]
     scene.reload()
     scene.reloads = 0
     scene.path("etc/bus.d/a.conf").write_text("2")
@@ -430,8 +420,8 @@ def test_a_folder_that_we_may_not_read(scene: Scene, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Inotify, "add", refuse)
     scene.follow()
-    assert scene.journal.warnings == [
-        f"Cannot setup inotify for '{scene.path('etc/bus.d')}'; error 'Permission denied'"
+    assert scene.journal.lines == [
+        f"warning: Cannot setup inotify for '{scene.path('etc/bus.d')}'; error 'Permission denied'"
     ]
     scene.path("etc/bus.conf").write_text("2")
     assert scene.noticed()
