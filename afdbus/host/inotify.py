@@ -5,7 +5,6 @@ Only what watching directories needs: no recursion, no cookies.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from struct import Struct
 from typing import NamedTuple
@@ -40,10 +39,14 @@ class Event(NamedTuple):
 class Inotify:
     """An inotify instance.  `fd` is readable when there are events."""
 
-    __slots__ = ("_libc", "fd")
+    __slots__ = ("_errno", "_libc", "fd")
 
     def __init__(self) -> None:
         """Raises OSError (EMFILE where the user has too many)."""
+        # Not before it is needed: it is slow to import, and trio has done it by then.
+        import ctypes
+
+        self._errno = ctypes.get_errno
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._checked(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
@@ -77,9 +80,8 @@ class Inotify:
     def close(self) -> None:
         os.close(self.fd)
 
-    @staticmethod
-    def _checked(result: int, path: str | None = None) -> int:
+    def _checked(self, result: int, path: str | None = None) -> int:
         if result < 0:
-            number = ctypes.get_errno()
+            number = self._errno()
             raise OSError(number, os.strerror(number), path)
         return result

@@ -106,6 +106,8 @@ class Daemon:
         import_beside(loop, TASK, loop.stop)
         loop.serve()
         if not self._ended:
+            for watch in self._watches.values():
+                watch.begin()
             signals.share()
             loop.on_idle = Collector()
             from afdbus.server import task

@@ -14,6 +14,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import TYPE_CHECKING
 
 from afdbus.host import inotify
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # of a reload the next one has to wait: whoever may write there does not keep the bus from its work.
 SETTLE = 0.05
 REST = 4
+# So often it is looked whether what was there a moment ago still is; then a reload comes later.
+ROUNDS = 4
 # As many symbolic links are followed as by Linux.
 MAX_LINKS = 40
 
@@ -42,12 +45,18 @@ _Plan = dict[str, set[str]]
 
 
 class Watch:
-    """Calls `changed` in the loop when a change of what `follow` was told has settled."""
+    """Calls `changed` in the loop when a change of what `follow` was told has settled.
+
+    Watching begins with `begin`, so that it need not be done before there is time for it; what was
+    changed since the files were read counts.
+    """
 
     def __init__(self, loop: Loop, journal: Journal, changed: Callable[[], None]) -> None:
         self._loop = loop
         self._journal = journal
         self._changed = changed
+        self._begun = False
+        self._since = inf
         self._inotify: Inotify | None = None
         self._files: dict[str, None] = {}
         self._directories: dict[str, None] = {}
@@ -72,17 +81,28 @@ class Watch:
         else:
             self._files = dict(sources.files)
             self._directories = dict(sources.directories)
+        self._since = sources.begun
+        if self._begun:
+            self._arm()
+
+    def begin(self) -> None:
+        self._begun = True
+        self._arm()
+
+    def _arm(self) -> None:
         before = set(self._watched)
-        if not self._begin():
+        if not self._open():
             return
         plan = self._plan()
-        while True:
+        for _ in range(ROUNDS):
             self._apply(plan)
             again = self._plan()
             if again == plan:
                 break
             plan = again
-        if not before.issuperset(self._watched) and self._changed_since(sources.begun):
+        else:
+            self._schedule()
+        if not before.issuperset(self._watched) and self._changed_late():
             self._schedule()
 
     def close(self) -> None:
@@ -103,7 +123,7 @@ class Watch:
                 _add(plan, path)
         return plan
 
-    def _begin(self) -> bool:
+    def _open(self) -> bool:
         if self._inotify is None:
             try:
                 self._inotify = Inotify()
@@ -142,10 +162,10 @@ class Watch:
             self._complaints.add(text)
             self._journal.warning(text)
 
-    def _changed_since(self, begun: float) -> bool:
-        """Whether anything was changed that late: before it was watched, perhaps after it was
-        read."""
-        return any(_changed_at(path) >= begun for path in (*self._files, *self._directories))
+    def _changed_late(self) -> bool:
+        """Whether anything was changed before it was watched, and perhaps after it was read."""
+        paths = (*self._files, *self._directories)
+        return any(_changed_at(path) >= self._since for path in paths)
 
     # -- changes -------------------------------------------------------------------------------
 
@@ -153,7 +173,7 @@ class Watch:
         assert self._inotify is not None
         # All of them in any case: none may be left to come again.
         changes = [event for event in self._inotify.read() if self._matters(event)]
-        if changes and self._due is None:
+        if changes:
             self._schedule()
 
     def _matters(self, event: inotify.Event) -> bool:
@@ -173,6 +193,8 @@ class Watch:
         return True
 
     def _schedule(self) -> None:
+        if self._due is not None:
+            return
         self._due = max(self._loop.timers.clock() + SETTLE, self._rested)
         self._loop.timers.call_at(self._due, self._fire)
 
@@ -181,6 +203,7 @@ class Watch:
         begun = clock()
         if self._due is None or begun < self._due:
             return  # something was read meanwhile
+        self._due = None
         self._changed()
         self._rested = clock() + REST * (clock() - begun)
 

@@ -81,6 +81,7 @@ class Scene:
         sources = self.sources()
         sources.begun = inf
         self.watch.follow(sources)
+        self.watch.begin()
         self.loop.turn()
         assert self.reloads == 0
 
@@ -371,12 +372,41 @@ def test_what_is_read_anyway_is_not_read_twice(scene: Scene) -> None:
         assert scene.noticed()
 
 
-def test_what_has_changed_before_it_was_watched(scene: Scene) -> None:
+@pytest.mark.parametrize("changed", [True, False])
+def test_what_has_changed_before_it_was_watched(scene: Scene, changed: bool) -> None:
     sources = scene.sources()
-    scene.path("etc/bus.d/b.conf").write_text("2")
+    if changed:
+        scene.path("etc/bus.d/b.conf").write_text("2")
+    else:
+        sources.begun = inf
     scene.watch.follow(sources)
-    assert scene.noticed()
+    scene.watch.begin()
+    assert scene.noticed() == changed
     assert not scene.noticed()
+
+
+def test_what_changes_all_the_time_is_looked_at_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody moves a folder on the way to and fro, whenever we look."""
+    plan = Watch._plan
+
+    def shaken(self: Watch) -> dict[str, set[str]]:
+        found = plan(self)
+        where, other = scene.path("etc/bus.d"), scene.path("etc/moved")
+        if where.exists():
+            where.rename(other)
+        else:
+            other.rename(where)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "_plan", shaken)
+        sources = scene.sources()
+        sources.begun = inf
+        scene.watch.follow(sources)
+        scene.watch.begin()
+    assert scene.noticed()
 
 
 # -- what may fail
