@@ -1,6 +1,7 @@
 """`afdbus`: the command for people.  The daemon itself is `afdbus-daemon` (see `daemon_cli`).
 
-`afdbus policy` and `afdbus config` live in `tools`, and are imported when they are asked for.
+`afdbus policy`, `afdbus config` and `afdbus shim` live in `tools`, and are imported when they are
+asked for.
 
 `afdbus run` does what dbus-run-session(1) does, and a little more carefully: a signal for us goes
 to the command, and the bus does not outlive us even if we are killed.
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     run_parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("policy", help="explain, list, check and test policies")
     commands.add_parser("config", help="check configuration files")
+    commands.add_parser("shim", help="put a dbus-daemon that is afdbus into a directory")
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["policy"]:
         from afdbus.tools import policy_command
@@ -82,6 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         from afdbus.tools import config_command
 
         return config_command.main(words[1:])
+    if words[:1] == ["shim"]:
+        from afdbus.tools import shim_command
+
+        return shim_command.main(words[1:])
     arguments = parser.parse_args(words)
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
