@@ -56,7 +56,7 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     slot = (header.reply_serial, sender)
     asked = header.reply_serial != 0 and header.type <= SIGNAL and slot in receiver.calls
     if asked:
-        # The one deed before the questions: a call is answered even if the answer is refused, and
+        # A deed before the questions: a call is answered even if the answer is refused, and
         # waits for no other one.  So does dbus-daemon.
         del receiver.calls[slot]
     refuse(bus, message, receiver, receiver, asked)
@@ -64,6 +64,9 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     if expects:
         check(sender, receiver, message.serial)
     if header.unix_fds and not receiver.can_fds:
+        if expects:
+            # It stays open, and is answered once more when the receiver leaves.  So it is there.
+            bus.replies.expect(sender, receiver, message.serial)
         raise BusError(
             NOT_SUPPORTED,
             "Tried to send message with Unix file descriptors"

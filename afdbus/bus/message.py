@@ -83,9 +83,9 @@ class Message:
         return [FdPiece(self._whole[0], self.fds, payer)]
 
     def renamed(self, name: str) -> Message:
-        """The same message as from `name`; not for one with descriptors."""
+        """The same message as from `name`."""
         head = self.head[:12] + stamp(self.header, name)
-        return Message(self.header, self.sender, self.serial, head, self.body)
+        return Message(self.header, self.sender, self.serial, head, self.body, self.fds)
 
     def arguments(self, count: int) -> list[tuple[str, str] | None]:
         """The first `count` arguments: (type, text) for strings, paths, signatures, or None."""

@@ -115,14 +115,17 @@ class Replies:
         self._compact_at = max(_COMPACT, 2 * len(self._deadlines))
 
     def forget(self, peer: Peer) -> list[tuple[Peer, int]]:
-        """`peer` leaves: drop its own calls; returns who waited in vain for it, with serials."""
+        """`peer` leaves: drop its own calls; returns who waited in vain for it, with serials.
+
+        The latest call comes first, as there.
+        """
         peer.calls.clear()
         for callee in peer.callees or ():
             if callee.callers is not None:
                 callee.callers.pop(peer, None)
         orphans = []
-        for caller in peer.callers or ():
-            slots = [slot for slot in caller.calls if slot[1] is peer]
+        for caller in reversed(peer.callers or {}):
+            slots = [slot for slot in reversed(caller.calls) if slot[1] is peer]
             for slot in slots:
                 del caller.calls[slot]
                 orphans.append((caller, slot[0]))

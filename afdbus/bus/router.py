@@ -96,6 +96,7 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
             )
     else:
         delivery.refuse(bus, message, None, None, False)
+    came_in = not sender.name
     try:
         method = calls.handle(bus, message)
     except BusError as error:
@@ -103,8 +104,9 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
             bus.trial.learn_from_refusal(message, error)
         raise
     delivery.learn(bus, message)
-    for peer in delivery.overhearers(bus, message, None):
-        delivery.push(message, peer)
+    heard = message.renamed(sender.name) if came_in else message  # a Hello gave the name
+    for peer in delivery.overhearers(bus, heard, None):
+        delivery.push(heard, peer)
     if method is None:
         return None
     return planning.plan_driver(message, method)

@@ -27,16 +27,19 @@ from kit.message import (
 )
 from policies import OPEN
 
-# The last words of every policy, so that the bus answers the question for its id and is told of the
-# next policy.  They fit nothing else that is said here.
+# The last words of every policy, so that the bus answers the questions for its id and for a name,
+# and is told of the next policy.  They fit nothing else that is said here.
 _QUESTIONS = "".join(
     f'<allow send_destination="{BUS}" send_interface="{BUS}" send_member="{member}"/>'
-    for member in ("GetId", "ReloadConfig")
+    for member in ("GetId", "NameHasOwner", "ReloadConfig")
 )
 LAST_WORDS = (
     f'<policy context="mandatory">{_QUESTIONS}'
     f'<allow receive_sender="{BUS}" receive_type="method_return"/></policy>'
 )
+
+# What is to provide these names ends at once and does nothing; somebody may request them later.
+ACTIVATABLE = ("a.ct",)
 
 
 class Actor(NamedTuple):
@@ -60,7 +63,8 @@ class Send(NamedTuple):
     """One message.  `to` is an actor, a name, or "" for a broadcast; "bus" is the driver.
 
     `reply` is a serial for the header, or the place of a call that was made before, counted from
-    the latest one (-1): then the message goes to its caller.
+    the latest one (-1): then the message goes to its caller.  `again`: under the serial of the
+    message before, if that was a call.
     """
 
     who: str
@@ -73,6 +77,7 @@ class Send(NamedTuple):
     reply: int = 0
     flags: int = 0
     fds: int = 0
+    again: bool = False
 
 
 class Ask(NamedTuple):
@@ -97,7 +102,13 @@ class Come(NamedTuple):
     who: str
 
 
-Step: TypeAlias = Send | Ask | Load | Come
+class Leave(NamedTuple):
+    """An actor is gone, and the bus knows."""
+
+    who: str
+
+
+Step: TypeAlias = Send | Ask | Load | Come | Leave
 Heard: TypeAlias = dict[str, list[Any]]
 
 
@@ -119,10 +130,15 @@ class Stage:
     def __init__(self, kind: str) -> None:
         self.daemon = Daemon(kind, self._config(OPEN))
         try:
+            services = self.daemon.directory / "services"
+            services.mkdir()
+            for name in ACTIVATABLE:
+                text = f"[D-BUS Service]\nName={name}\nExec=/bin/true\n"
+                (services / f"{name}.service").write_text(text)
             self.control = self.daemon.join()
             self.daemon.clients.clear()  # it stays when the clients of a conversation go
             self.control.hello()
-            self.daemon.watch()
+            self._names = self.control.bus("ListNames").args
             self.file = os.memfd_create("passed on")
         except BaseException:
             self.daemon.stop()
@@ -130,7 +146,8 @@ class Stage:
 
     @staticmethod
     def _config(policy: str) -> str:
-        return busconfig(policy=policy + LAST_WORDS, service_start_timeout=600_000)
+        services = "<servicedir>services</servicedir>"
+        return busconfig(services, policy=policy + LAST_WORDS, service_start_timeout=2**31 - 1)
 
     def load(self, policy: str) -> Received:
         """Let `policy` be the policy; the answer of the bus."""
@@ -141,7 +158,12 @@ class Stage:
     def settle(self) -> None:
         """Everybody leaves, and the bus is as it was at first."""
         assert self.load(OPEN).error_name is None
-        self.daemon.settle()
+        for client in self.daemon.clients:
+            client.close()
+            if client.name:
+                self.control.until_gone(client.name)
+        self.daemon.clients.clear()
+        assert self.control.bus("ListNames").args == self._names
 
     def close(self) -> None:
         os.close(self.file)
@@ -179,13 +201,18 @@ class Conversation:
     def take(self, step: Step) -> Heard:
         """What everybody hears after a step; of the bus's own serials nothing is told."""
         if isinstance(step, Come):
-            return self._come(step.who)
+            return {} if step.who in self._clients else self._come(step.who)
         if isinstance(step, Load):
             answer = self._stage.load(self._filled(step.policy))
             return {"": [answer.error_name], **self._heard()}
         client = self._clients.get(step.who)
         if client is None:
             return {}
+        if isinstance(step, Leave):
+            del self._clients[step.who]
+            client.close()
+            self._stage.control.until_gone(client.name)
+            return self._heard()
         if isinstance(step, Ask):
             args = [self._filled(arg) if isinstance(arg, str) else arg for arg in step.args]
             client.send(call(step.member, step.signature, *args, interface=step.interface))
@@ -226,13 +253,19 @@ class Conversation:
             UNIX_FDS: len(fds) or None,
         }
         fields = [(code, FIELD_TYPES[code], v) for code, v in values.items() if v is not None]
-        serial = client.send(Message(step.type, fields, flags=step.flags, fds=fds))
+        before = self._calls[-1:]
+        number = before[0][1] if step.again and before and before[0][0] == step.who else None
+        serial = client.send(Message(step.type, fields, flags=step.flags, fds=fds, serial=number))
         if step.type == METHOD_CALL and to not in (BUS, None):
             self._calls.append((step.who, serial))
 
     def _heard(self, first: str = "") -> Heard:
         order = sorted(self._clients.items(), key=lambda item: item[0] != first)
-        heard: Heard = {who: [_shown(m) for m in client.sync()] for who, client in order}
+        # How often the test itself asks whether a name is gone is left to chance.
+        control = self._stage.control.name
+        heard: Heard = {
+            who: [_shown(m) for m in client.sync() if m.sender != control] for who, client in order
+        }
         return {who: messages for who, messages in heard.items() if messages}
 
 

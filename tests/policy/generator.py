@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conversations import CAST, Ask, Load, Send, Step, come, match, own
+from conversations import ACTIVATABLE, CAST, Ask, Come, Leave, Load, Send, Step, come, match, own
 from hypothesis import strategies as st
 from kit import BUS, ERROR, METHOD_CALL, METHOD_RETURN, SIGNAL
 from policies import OPEN
 
 PEOPLE = list(CAST)
-WELL_KNOWN = ["x.y", "x.y.z", "x.yy", "q.r"]
+WELL_KNOWN = ["x.y", "x.y.z", "x.yy", "q.r", *ACTIVATABLE]
 NAMES = [*WELL_KNOWN, "x", "*", "", ":1", *(f"{{{who}}}" for who in PEOPLE), BUS, "org.freedesktop"]
-INTERFACES = ["i.g", "i.h", "*", BUS]
-PATHS = ["/", "/x", "*", "no path"]
+INTERFACES = ["i.g", "i.h", "*", BUS, ""]
+PATHS = ["/", "/x", "*", ""]
 MEMBERS = ["M", "N", "*", "RequestName", "NameOwnerChanged"]
 ERRORS = ["e.E", "e.F", "*", f"{BUS}.Error.AccessDenied"]
 TYPES = ["method_call", "method_return", "error", "signal", "*"]
@@ -127,6 +127,7 @@ QUESTIONS = [
     Ask("", "ListQueuedOwners", "s", ("x.y",)),
     Ask("", "GetConnectionUnixUser", "s", ("x.y",)),
     Ask("", "StartServiceByName", "su", ("q.r", 0)),
+    Ask("", "StartServiceByName", "su", (ACTIVATABLE[0], 0)),
     Ask("", "UpdateActivationEnvironment", "a{ss}", ({"A": "b"},)),
     Ask("", "Ping", interface="org.freedesktop.DBus.Peer"),
     Ask("", "NoSuchMethod", interface=None),
@@ -145,7 +146,8 @@ def messages(draw: st.DrawFn) -> Send:
     flags = draw(st.sampled_from([0, 0, 1, 2]))
     kind = draw(some(["call", "plain call", "signal", "broadcast", "reply", "reply", "odd"]))
     if kind == "call":
-        return Send(who, METHOD_CALL, to, path, interface, member, None, stray, flags, fds)
+        again = one_in(draw, 8)
+        return Send(who, METHOD_CALL, to, path, interface, member, None, stray, flags, fds, again)
     if kind == "plain call":
         return Send(who, METHOD_CALL, to, path, None, member, None, 0, flags, fds)
     if kind == "signal":
@@ -202,6 +204,9 @@ def conversations(draw: st.DrawFn, length: int) -> list[Step]:
             steps.append(draw(messages()))
             if one_in(draw, 12):  # the same once more goes another way inside
                 steps.append(steps[-1])
+            if one_in(draw, 12):
+                who = draw(some(PEOPLE))
+                steps += [Leave(who), Come(who), own(who, draw(some(WELL_KNOWN)))]
     if one_in(draw, 4):
         steps.insert(draw(st.integers(len(steps) - length, len(steps))), Load(draw(policies())))
     return steps

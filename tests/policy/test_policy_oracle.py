@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from conversations import Load, Send, Stage, Step, come, differ
+from conversations import Leave, Load, Send, Stage, Step, come, differ, match
 from generator import conversations
 from hypothesis import HealthCheck, given, seed, settings
 from kit import METHOD_CALL, METHOD_RETURN
@@ -61,6 +61,21 @@ FOUND: dict[str, list[Step]] = {
         Send("alice", METHOD_CALL, "bob", "/", "i.g", "M"),
         Send("bob", METHOD_RETURN, reply=-1),
         Send("bob", METHOD_RETURN, reply=-1),
+    ],
+    "of the calls that nobody will answer the latest comes first": [
+        *come("alice", "bob"),
+        *[Send("alice", METHOD_CALL, "bob", "/", "i.g", "M")] * 3,
+        Leave("bob"),
+    ],
+    "a call whose descriptors the receiver cannot have stays open": [
+        *come("alice", "carol"),
+        Send("alice", METHOD_CALL, "carol", "/", "i.g", "M", fds=1),
+        Leave("carol"),
+    ],
+    "an overheard Hello has the new name": [
+        *come("alice"),
+        match("alice", "eavesdrop='true'"),
+        *come("bob"),
     ],
 }  # fmt: skip
 
