@@ -98,6 +98,16 @@ def windows(client: RawClient) -> tuple[int, int, int]:
     return int(text[:16]), int(text[16:24]), int(text[24:])
 
 
+def stats(asking: RawClient, about: RawClient, key: str) -> int:
+    """A number of Debug.Stats about a connection."""
+    message = call(
+        "GetConnectionStats", "s", about.name, path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus.Debug.Stats",
+    )  # fmt: skip
+    number: int = asking.exchange(message)[-1].args[0][key][1]
+    return number
+
+
 def push(client: RawClient, data: bytes) -> int:
     """As many bytes as the socket takes without waiting; answers how many."""
     sent = 0
@@ -108,7 +118,7 @@ def push(client: RawClient, data: bytes) -> int:
     except BlockingIOError:
         pass
     finally:
-        client.sock.settimeout(20)
+        client.sock.settimeout(TIMEOUT)
     return sent
 
 
@@ -144,7 +154,7 @@ class Pusher(threading.Thread):
             self.client.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             assert self.stopping, "the bus was faster"
-        self.join(20)
+        self.join(TIMEOUT)
         assert not self.is_alive()
 
 
@@ -169,5 +179,5 @@ class Drainer(threading.Thread):
             self.client.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             assert self.bytes >= 0, "the bus was faster"
-        self.join(20)
+        self.join(TIMEOUT)
         assert not self.is_alive()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from attack import Pusher, Victim, wait_for
 from kit import call, peer_call
+from kit.client import TIMEOUT
 from kit.message import Raw
 
 MIB = 1 << 20
@@ -56,7 +57,7 @@ def test_p1_checking_a_large_body_holds_up_nobody(
             break
         except BlockingIOError:
             continue
-    sender.sock.settimeout(20)
+    sender.sock.settimeout(TIMEOUT)
     answer = sender.read()
     assert answer.error_name == "org.freedesktop.DBus.Error.InvalidArgs"
     # A step is 2 ms, and a whole body takes from 50 ms to 1 s.
@@ -149,7 +150,7 @@ def test_p3_a_large_message_passes_whole(victim: Callable[..., Victim]) -> None:
     before = daemon.rss()
     pusher = Pusher(sender, iter([peer_call(receiver.name, "M", "ay", body).pack(7)]))
     assert receiver.read().args == (body,)
-    pusher.join(20)
+    pusher.join(TIMEOUT)
     other.alive()
     wait_for(lambda: daemon.rss() - before < 10 * 1024, "the memory to be given back", other.sync)
 
@@ -166,4 +167,4 @@ def test_large_and_small_messages_keep_their_order(victim: Callable[..., Victim]
     pusher = Pusher(sender, iter([data]))
     came = [receiver.read().args for _ in sizes]
     assert came == [(n, bytes(size)) for n, size in enumerate(sizes)]
-    pusher.join(20)
+    pusher.join(TIMEOUT)

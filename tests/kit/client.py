@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from kit.message import BUS, METHOD_CALL, Message, Received, call, total_length
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 """Seconds after which silence is a failure: far more than a loaded machine needs."""
 
 
