@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -76,18 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("config", help="check configuration files")
     commands.add_parser("shim", help="put a dbus-daemon that is afdbus into a directory")
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["policy"]:
-        from afdbus.tools import policy_command
-
-        return policy_command.main(words[1:])
-    if words[:1] == ["config"]:
-        from afdbus.tools import config_command
-
-        return config_command.main(words[1:])
-    if words[:1] == ["shim"]:
-        from afdbus.tools import shim_command
-
-        return shim_command.main(words[1:])
+    if words[:1] and words[0] in ("policy", "config", "shim"):
+        return _ask(words[0], words[1:])
     arguments = parser.parse_args(words)
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
@@ -95,6 +86,25 @@ def main(argv: list[str] | None = None) -> int:
     if not command:
         run_parser.error("no COMMAND given")
     return run(command, arguments.config_file)
+
+
+def _ask(group: str, words: list[str]) -> int:
+    """Do what a command of `tools` is told: the exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who pipes us to head(1) has seen enough
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text
+    if group == "policy":
+        from afdbus.tools import policy_command
+
+        return policy_command.main(words)
+    if group == "config":
+        from afdbus.tools import config_command
+
+        return config_command.main(words)
+    from afdbus.tools import shim_command
+
+    return shim_command.main(words)
 
 
 def run(command: list[str], config_file: str | None = None) -> int:

@@ -100,11 +100,10 @@ class Learned:
 
 
 def _without_path(rule: Rule) -> Rule:
-    """The rule for any path; without an interface no member can be named either."""
+    """The rule for any path."""
     if not isinstance(rule, MessageRule) or rule.path is None:
         return rule
-    member = rule.member if rule.interface is not None else None
-    return rule._replace(path=None, member=member)
+    return rule._replace(path=None)
 
 
 def _place(rule: Rule) -> tuple[bool, str]:

@@ -32,19 +32,13 @@ def remedy(
     elif not broadcast:
         name = _name_of(question.receiver, question.destination, question.destination)
     is_error = question.type == ERROR and question.error_name is not None
-    path = _said(question.path)
-    interface = None if is_error else question.interface
-    member = None
-    # To name a member needs an interface or a path.
-    if not is_error and (interface is not None or path is not None):
-        member = _said(question.member)
     return MessageRule(
         allow=allow,
         receiving=receiving,
         type=question.type,
-        path=path,
-        interface=interface,
-        member=member,
+        path=_said(question.path),
+        interface=None if is_error else question.interface,
+        member=None if is_error else _said(question.member),
         error=_said(question.error_name) if is_error else None,
         name=name,
         # Without it a rule for signals to a service would fit broadcasts that reach it, too.
@@ -65,8 +59,8 @@ def limits_of(rule: MessageRule, question: Question) -> list[str]:
         found.append(f"The {who} has no well-known name, so the rule holds for every {who}.")
     if question.interface is None and question.type == MESSAGE_TYPES["method_call"]:
         found.append("No rule can demand that there is no interface: it holds for every interface.")
-    if question.member is not None and rule.member is None and rule.error is None:
-        found.append("It holds for every member.")
+    if question.member == SOME:
+        found.append("No member is given: it holds for every member.")
     if question.reply and rule.allow and not question.requested:
         found.append("It holds for replies that were asked for, too.")
     if rule.eavesdrop and rule.allow:

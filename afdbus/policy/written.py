@@ -21,8 +21,7 @@ from afdbus.policy.rules import (
 DOCTYPE = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">"""
 
-# White space would become a space when it is read.
-_ESCAPES = {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"}
+_ESCAPES = {"&": "&amp;", "<": "&lt;", '"': "&quot;"}
 
 
 class Holder(NamedTuple):
@@ -78,6 +77,8 @@ def _message_attributes(rule: MessageRule) -> dict[str, str]:
         way + "member": rule.member,
         way + "error": rule.error,
     }
+    if rule.member is not None and rule.interface is None and rule.path is None:
+        found[way + "path"] = "*"  # a member may not stand alone
     attributes = {key: value for key, value in found.items() if value is not None}
     for name, number in MESSAGE_TYPES.items():
         if rule.type == number:
@@ -104,4 +105,7 @@ def _word(value: bool) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(_ESCAPES.get(char, char) for char in text)
+    """White space would become a space when it is read; other controls are for no terminal."""
+    return "".join(
+        _ESCAPES.get(char) or (char if char.isprintable() else f"&#{ord(char)};") for char in text
+    )

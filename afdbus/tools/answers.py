@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from afdbus.config.load import Text, compose
@@ -11,7 +11,7 @@ from afdbus.config.model import Config
 from afdbus.host.users import Users
 from afdbus.policy.decide import Question, Verdict
 from afdbus.policy.explain import SOME
-from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, OwnRule, Rule
+from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, Rule
 from afdbus.policy.ruleset import Bucket
 from afdbus.tools.people import Person
 from afdbus.tools.questions import Asked
@@ -34,17 +34,14 @@ class Step(NamedTuple):
                 return bucket
         return None
 
-    def rules(self) -> Iterator[Rule]:
+    def messages(self) -> list[MessageRule]:
         """The rules of this side, the strongest last, those that a later one throws away too."""
-        for bucket in self.buckets:
-            for rule in bucket.rules:
-                if self._is_about(rule):
-                    yield rule
-
-    def _is_about(self, rule: Rule) -> bool:
-        if isinstance(rule, MessageRule):
-            return self.side == ("receive" if rule.receiving else "send")
-        return self.side == ("own" if isinstance(rule, OwnRule) else "connect")
+        return [
+            rule
+            for bucket in self.buckets
+            for rule in bucket.rules
+            if isinstance(rule, MessageRule) and rule.receiving == (self.side == "receive")
+        ]
 
 
 class Answers:
@@ -112,26 +109,34 @@ class Answers:
 def rests_on_fds(answers: Answers, step: Step, question: Question) -> bool:
     """Whether another number of descriptors could get another answer."""
     bounds = {0, 1}
-    for rule in step.rules():
-        if isinstance(rule, MessageRule) and (rule.min_fds or rule.max_fds != MAX_RULE_FDS):
+    for rule in step.messages():
+        if rule.min_fds or rule.max_fds != MAX_RULE_FDS:
             bounds |= {rule.min_fds - 1, rule.min_fds, rule.max_fds, rule.max_fds + 1}
     others = (question._replace(fds=fds) for fds in bounds if 0 <= fds <= MAX_RULE_FDS)
     return any(_otherwise(answers, step, other) is not None for other in others)
 
 
-def rests_on(answers: Answers, step: Step, question: Question) -> Iterator[tuple[str, Rule]]:
-    """What was left open and matters: the field, and a rule about it that decides otherwise."""
-    for field, condition in (("path", "path"), ("member", "member"), ("error_name", "error")):
-        if getattr(question, field) != SOME:
+# What may be left open: the field of a question, the condition of a rule, which the option is
+# called after.
+_OPEN = (("path", "path"), ("member", "member"), ("error_name", "error"))
+
+
+def rests_on(answers: Answers, step: Step, question: Question) -> tuple[list[str], Rule] | None:
+    """What was left open and matters, and the rule that decides otherwise if it is as it says."""
+    left_open = [pair for pair in _OPEN if getattr(question, pair[0]) == SOME]
+    rules = step.messages()
+    # Only a rule behind the one that decides can decide otherwise.
+    deciding = [place for place, rule in enumerate(rules) if rule is step.verdict.rule]
+    for rule in reversed(rules[deciding[0] if deciding else 0 :]):
+        if rule.allow == step.verdict.allowed:
             continue
-        rules = [rule for rule in step.rules() if isinstance(rule, MessageRule)]
-        for value in dict.fromkeys(getattr(rule, condition) for rule in rules):
-            if value is None:
-                continue
-            verdict = _otherwise(answers, step, question._replace(**{field: value}))
+        pairs = [pair for pair in left_open if getattr(rule, pair[1]) is not None]
+        if pairs:
+            named = {field: getattr(rule, condition) for field, condition in pairs}
+            verdict = _otherwise(answers, step, question._replace(**named))
             if verdict is not None and verdict.rule is not None:
-                yield condition, verdict.rule
-                break
+                return [condition for _, condition in pairs], verdict.rule
+    return None
 
 
 def _otherwise(answers: Answers, step: Step, question: Question) -> Verdict | None:

@@ -90,10 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _remarks(answers: Answers, question: Asked, step: Step) -> list[str]:
     remarks = []
+    if answers.config.warnings:
+        remarks.append("The bus skips some of its configuration: see afdbus config check.")
     if question.question is not None:
-        for option, rule in rests_on(answers, step, question.question):
+        found = rests_on(answers, step, question.question)
+        if found is not None:
+            options, rule = found
             remarks.append(
-                f"It rests on --{option}, which is not given: {written(rule)} at "
+                f"It rests on --{' and --'.join(options)}, not given: {written(rule)} at "
                 f"{rule.file}:{rule.line} decides otherwise."
             )
     if question.kind != "connect" and not answers.may_connect(question.who):

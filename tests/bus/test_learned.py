@@ -78,13 +78,13 @@ def test_many_paths_become_any_path(tmp_path: Path) -> None:
     assert learned.changes == before
 
 
-def test_without_an_interface_a_member_goes_with_its_path(tmp_path: Path) -> None:
-    """The configuration language does not have it otherwise."""
+def test_without_an_interface_a_member_stays_without_its_path(tmp_path: Path) -> None:
+    """Which the configuration language has as `send_path="*"`."""
     learned = Learned()
     for number in range(MANY_PATHS + 1):
         learned.note(0, call(path=f"/a/{number}", interface=None), 0)
     (rule,) = placeless(read(learned, tmp_path).users[0])
-    assert rule == call(path=None, interface=None)._replace(member=None)
+    assert rule == call(path=None, interface=None)
 
 
 def test_one_user_cannot_use_up_what_others_have(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_descriptors() -> None:
         (A_RETURN, False, "no well-known name"),
         (A_CALL, True, "no well-known name"),
         (A_CALL._replace(interface=None), False, "every interface"),
-        (A_CALL._replace(interface=None, path=SOME), False, "every member"),
+        (A_CALL._replace(member=SOME), False, "every member"),
         (AN_ERROR._replace(requested=False), False, "asked for"),
         (BROADCAST._replace(eavesdropping=True), True, "addressed to this peer"),
     ],
@@ -156,7 +156,7 @@ def test_a_file_reads_back(tmp_path: Path) -> None:
         for question in QUESTIONS.values()
         for receiving in (False, True)
     ]
-    odd = OwnRule(True, 'a&<">\n\tb')
+    odd = OwnRule(True, 'a&<">\n\t\x85\u2028b')
     text = busconfig(
         [(EVERYBODY, [*rules, odd]), (Holder("user", "root"), [OwnRule(False, "a.b", True)])],
         ["one --- two", "a line\nand another -->"],

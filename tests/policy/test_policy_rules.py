@@ -24,6 +24,8 @@ from afdbus.policy.written import written
         '<deny send_destination="a.b" send_path="/" send_interface="i.f" send_member="M"/>',
         '<deny send_destination_prefix="a" send_error="e.E"/>',
         '<allow send_type="signal" send_broadcast="false" min_fds="1" max_fds="2" log="true"/>',
+        '<allow send_destination="a.b" send_path="*" send_member="M"/>',
+        '<allow receive_path="*" receive_member="M"/>',
         '<allow send_type="error" send_requested_reply="false"/>',
         '<deny receive_type="method_call" receive_requested_reply="true"/>',
         '<deny send_path="&lt;&amp;&quot;"/>',

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from policies import Scratch
 from afdbus.config.users import UserDatabase
 from afdbus.tools import policy_command
 
+INTERFACELESS = "No rule can demand that there is no interface: it holds for every interface."
 NOBODY = ("--uid", "65534")
 RULES = """
 <policy context="default">
@@ -85,6 +89,24 @@ def test_what_is_left_open_is_told_if_it_matters(config: Path) -> None:
     assert 'send_path="/no"' in answer["remedy"]
     other = ("--send", "--destination", "com.example.T", "--interface", "com.example.I")
     assert explain(config, *NOBODY, *other, "--member", "M")["remarks"] == []
+
+
+def test_two_things_left_open_can_matter_together(config: Path) -> None:
+    path = Scratch(config.parent).file(
+        "two.conf",
+        """<policy context="default"><allow user="*"/>
+<deny send_destination="a.b" send_path="/" send_member="No"/>
+<allow send_destination="a.b"/><allow receive_sender="*"/>
+<deny send_destination="a.b" send_path="/x" send_member="M"/>
+<deny send_destination="a.b" send_path="/" send_member="No" send_interface="e.f"/></policy>""",
+    )
+    question = (*NOBODY, "--send", "--destination", "a.b", "--interface", "c.d")
+    (remark,) = (r for r in explain(path, *question)["remarks"] if "rests" in r)
+    assert "--path and --member" in remark
+    assert f"{path}:4 decides otherwise" in remark
+    (remark,) = (r for r in explain(path, *question, "--path", "/x")["remarks"] if "rests" in r)
+    assert "It rests on --member," in remark
+    assert not any("rests" in r for r in explain(path, *question, "--path", "/y")["remarks"])
 
 
 def test_descriptors_count_where_a_rule_counts_them(config: Path) -> None:
@@ -245,6 +267,31 @@ def test_config_check(config: Path) -> None:
     assert afdbus("config", "check").returncode == 2
     assert afdbus("config").returncode == 2
     assert afdbus("policy").returncode == 2
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.conf")
+    path.write_text("<busconfig>\n<bees/></busconfig>")
+    run = afdbus("config", "check", path)
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout.startswith(f"{tmp_path}/\\udcff.conf:2: error: ")
+
+
+def test_who_has_seen_enough_is_not_bothered(config: Path) -> None:
+    program = [sys.executable, "-m", "afdbus", "policy", "dump", "--config-file", config, *NOBODY]
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_what_was_skipped_is_told(config: Path) -> None:
+    question = (*NOBODY, "--send", "--destination", "a.b", "--member", "M")
+    assert explain(config, *question)["remarks"] == [INTERFACELESS]
+    (config.parent / "bus.d" / "broken.conf").write_text("<busconfig><bees/></busconfig>")
+    remark = "The bus skips some of its configuration: see afdbus config check."
+    assert explain(config, *question)["remarks"] == [remark, INTERFACELESS]
 
 
 def test_the_help_names_them() -> None:

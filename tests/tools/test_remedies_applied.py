@@ -131,6 +131,21 @@ def test_a_call_for_which_there_is_no_rule_but_the_first(site: Site) -> None:
     assert not pair.arrives(peer_call(S17, "M", interface="x.z"))
 
 
+def test_a_call_without_interface(site: Site) -> None:
+    """The member can be named all the same, by a rule for any path."""
+    pair = Pair(site)
+    question = ("--user", ME, "--send", "--destination", S17, "--member", "Secret")
+    answer = site.explain(*question)
+    assert refusal(pair.alice, secret(interface=None)) == ("send", answer["matched"])
+    assert "every interface" in answer["remarks"][0]
+    site.apply(answer)
+    assert pair.arrives(secret(interface=None))
+    assert pair.arrives(secret(interface=None, path="/other"))
+    assert pair.arrives(secret())
+    assert not pair.arrives(secret(interface=None, member="Hidden"))
+    assert not pair.arrives(secret(member="Hidden"))
+
+
 def test_only_this_user(site: Site) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can connect as somebody else")
