@@ -59,7 +59,7 @@ class Message:
         self.body = body
         self.fds = fds
         self.logged = False
-        self.lessons: tuple[Lesson, ...] = ()
+        self.lessons: list[Lesson] | None = None
         self._whole: Sequence[bytes | memoryview] | None = None
         self._arguments: list[tuple[str, str] | None] = []
         self._looked_at = 0

@@ -41,30 +41,39 @@ class Lesson(NamedTuple):
 class Trial:
     """Lets pass what policy denies.  `learned`: where to note what would have been needed."""
 
-    __slots__ = ("_learned",)
+    __slots__ = ("_learned", "_message", "_told")
 
     def __init__(self, learned: Learned | None) -> None:
         self._learned = learned
+        # The last message, and the rules that would have denied it.
+        self._message: Message | None = None
+        self._told: set[tuple[bool, Rule | None]] = set()
 
     def let_pass(
         self, denial: Denial, message: Message, receiver: Peer | None, requested: bool
     ) -> None:
-        """Log what would be denied.  It is learned from when it comes to something."""
+        """Log what would be denied, of a broadcast once for each rule and not for each receiver.
+
+        It is learned from when it comes to something.
+        """
         verdict = denial.verdict
         assert verdict is not None
         receiving = denial.complaint == "Rejected receive message"
         message.logged = True
-        log(
-            denial._replace(complaint=denial.complaint.replace("Rejected", "Would deny")),
-            message,
-            receiver,
-            requested,
-        )
+        if message is not self._message:
+            self._message = message
+            self._told.clear()
+        if message.header.destination is not None or (receiving, verdict.rule) not in self._told:
+            self._told.add((receiving, verdict.rule))
+            would = denial._replace(complaint=denial.complaint.replace("Rejected", "Would deny"))
+            log(would, message, receiver, requested)
         holder = receiver if receiving else message.sender
         if self._learned is not None and holder is not None:
             asked = question(message, receiver, requested, False)
             rule = remedy(asked, receiving=receiving)
-            message.lessons = (*message.lessons, Lesson(holder, rule, verdict))
+            if message.lessons is None:
+                message.lessons = []
+            message.lessons.append(Lesson(holder, rule, verdict))
 
     def let_own(self, peer: Peer, name: str, verdict: Verdict) -> None:
         """Log that `peer` has got a name that it should not."""
@@ -76,10 +85,10 @@ class Trial:
 
     def learn(self, message: Message) -> None:
         """`message` was delivered: it is known what for."""
-        for lesson in message.lessons:
+        for lesson in message.lessons or ():
             # Who has sent it answers for what others have to receive.
             self._learn(lesson, message.sender or lesson.holder)
-        message.lessons = ()
+        message.lessons = None
 
     def learn_from_refusal(self, message: Message, refusal: BusError) -> None:
         """The bus has answered a call with an error, which may be what was asked for."""
