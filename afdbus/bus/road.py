@@ -178,6 +178,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
         if not peer.alive:
             return end, False
         young = peer.plans.young
+        limit = bus.limits.max_message_size  # it may have asked for a reload
         turn -= 1
         now = bus.clock()
         if not until:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from busworld import NOBODY, FakeConnection, World, configuration
-from kit import call
+from busworld import NOBODY, FakeConnection, World, configuration, unframed
+from kit import METHOD_CALL, NO_REPLY_EXPECTED, call, peer_call
 from kit.daemon import OPEN_POLICY
 
 from afdbus.config.users import UserDatabase
@@ -70,3 +70,21 @@ def test_a_lookup_that_fails_leaves_the_old_configuration_whole(
         world.bus.configure(config.limits, config.ruleset)
     assert (world.bus.ruleset, world.bus.limits) == before
     assert may_own(world, client, "com.example.A")
+
+
+def test_a_limit_holds_for_what_comes_with_the_reload(tmp_path: Path) -> None:
+    """All in one read: ReloadConfig, a call, and one with the same header that is too large now."""
+    world = World(configuration(tmp_path))
+    client, other = world.connect(), world.connect()
+    assert other.peer is not None
+    small, large = (
+        peer_call(other.peer.name, "M", "ay", bytes(size), flags=NO_REPLY_EXPECTED)
+        for size in (4, 400)
+    )
+    world.host.next = configuration(tmp_path, max_message_size=300)
+    world.say(client, large.pack(2))
+    world.say(client, call("ReloadConfig").pack(3), small.pack(4), small.pack(5), large.pack(6))
+    world.flush()
+    assert client.closed
+    calls = [one for one in unframed(bytes(other.written)) if one[1] == METHOD_CALL]
+    assert [int.from_bytes(one[8:12], "little") for one in calls] == [2, 4, 5]
