@@ -48,6 +48,7 @@ def cpu_under(make: Callable[[str], load.Load]) -> Measure:
     """CPU time for each thing done under a load."""
 
     def measure(daemon: Daemon, seconds: float) -> Figures:
+        daemon.arrive()
         source = make(daemon.address)
         work(source, seconds * WARM_UP)
         before, cpu, begun = source.done, daemon.cpu(), time.perf_counter()
@@ -65,9 +66,10 @@ def cpu_under(make: Callable[[str], load.Load]) -> Measure:
 
 
 def work(source: load.Load, seconds: float) -> None:
-    """Keep the daemon busy, then let it come to rest."""
+    """Keep the daemon busy, until there is something to measure; then let it come to rest."""
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    least = source.done + 2
+    while time.perf_counter() < end or source.done < least:
         source.step(True)
     while source.under_way:
         source.step(False)
@@ -75,7 +77,7 @@ def work(source: load.Load, seconds: float) -> None:
 
 def measure_memory(daemon: Daemon, seconds: float) -> Figures:
     """What an idle daemon, an idle connection and a match rule cost."""
-    # Some of the daemon is loaded after the address was printed, but before this client is served.
+    daemon.arrive()
     clients = [Client(daemon.address)]
     idle = daemon.memory()
     clients += [Client(daemon.address) for _ in range(IDLE_CLIENTS)]

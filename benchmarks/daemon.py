@@ -55,13 +55,12 @@ class Daemon:
             time.sleep(0.01)
 
     def cpu(self) -> float:
-        """Seconds of CPU time that the daemon has had, all threads together.
+        """Seconds of CPU time that the daemon has had, threads that have ended included.
 
         It is exact only while the daemon sleeps, so this waits a moment for it.
         """
         time.sleep(0.003)
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        return time.clock_gettime((~self.pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
 
     def memory(self) -> int:
         """Resident memory in bytes."""

@@ -118,7 +118,7 @@ def drain(box: Outbox) -> None:
             writer.want_write(True)
             break
         except OSError as error:
-            if error.errno == errno.ETOOMANYREFS:
+            if error.errno == errno.ETOOMANYREFS and isinstance(backlog[0], FdPiece):
                 # Descriptors nested too deep: the message is lost, its receiver is not
                 # (CVE-2014-3532).
                 relieved += box.skip()
