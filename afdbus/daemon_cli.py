@@ -34,9 +34,8 @@ from afdbus.server.options import SIGNALS, WAYS, Options
 from afdbus.server.starterenv import about_bus
 
 if TYPE_CHECKING:
-    import socket
-
     from afdbus.config.model import Config
+    from afdbus.server.privileged import Privileged
 
 # What dbus-daemon does not have (--bus, --full-receiver, --permissive, --learn) is not in it:
 # scripts may compare.
@@ -257,9 +256,7 @@ def _start(
     return run_daemon(options, buses, journal)
 
 
-def _fork_launcher(
-    options: Options, bus: BoundBus, journals: bool, silent: bool
-) -> socket.socket:
+def _fork_launcher(options: Options, bus: BoundBus, journals: bool, silent: bool) -> Privileged:
     """Leave somebody behind who can start services of `bus` as other users.  Raises StartError."""
     from afdbus.server import privileged
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from afdbus.host.spawn import Child, inherited_environment, spawn
 from afdbus.host.systemd import journal_stream
 from afdbus.server import spawnerrors
 from afdbus.server.loop import Loop
+from afdbus.server.privileged import Privileged
 from afdbus.server.privlauncher import PrivilegedChild, PrivilegedLauncher
 from afdbus.server.starterenv import about_bus
 
@@ -34,14 +34,14 @@ class Starting(NamedTuple):
 
     `nofile`: the (soft, hard) RLIMIT_NOFILE they are to have, None for ours.  `journals`: what they
     print goes to the journal, if there is one, and not where our own output goes.  `by_systemd`:
-    systemd starts those that are units.  `privileged`: who is at the other end of this socket
-    starts those whose file names a user, as that user.
+    systemd starts those that are units.  `privileged`: this process starts those whose file names
+    a user, as that user.
     """
 
     nofile: tuple[int, int] | None = None
     journals: bool = False
     by_systemd: bool = False
-    privileged: socket.socket | None = None
+    privileged: Privileged | None = None
 
 
 DEFAULT = Starting()

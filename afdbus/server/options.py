@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from afdbus.server.learning import Lessons
+    from afdbus.server.privileged import Privileged
 
 # What the daemon reacts to: its end, the user's Ctrl-C, and a reload.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -24,8 +24,8 @@ class Options:
     where it is `config_file`.
     `print_address`, `print_pid`, `ready_fd`: descriptors, None if not asked for.  `fork` and
     `syslog`: None leaves it to the configuration.  `nofile`: the (soft, hard) RLIMIT_NOFILE
-    before it was raised, for children.  `privileged`: the way to who starts services as other
-    users, if there is one.  `permissive`: the policy is on trial; `lessons`: what it needs is
+    before it was raised, for children.  `privileged`: who starts services as other users, if
+    anybody does.  `permissive`: the policy is on trial; `lessons`: what it needs is
     written down there.
     """
 
@@ -66,4 +66,4 @@ class Options:
         self.permissive = False
         self.learn = ""
         self.lessons: Lessons | None = None
-        self.privileged: socket.socket | None = None
+        self.privileged: Privileged | None = None

@@ -63,14 +63,22 @@ class Terms(NamedTuple):
     end: bool
 
 
-def fork(terms: Terms, *, silent: bool) -> socket.socket:
-    """Start the process; returns the bus's end of the socket pair.
+class Privileged(NamedTuple):
+    """The process, as its starter sees it."""
+
+    pid: int
+    sock: socket.socket
+
+
+def fork(terms: Terms, *, silent: bool) -> Privileged:
+    """Start the process.
 
     `silent`: it must not hold our standard descriptors, since our starter may wait for their end.
     Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         # Nothing that belongs to the daemon is to be cleaned up here, so it never returns.
         try:
             _separate(theirs.fileno(), silent)
@@ -81,7 +89,7 @@ def fork(terms: Terms, *, silent: bool) -> socket.socket:
             os._exit(0)
     theirs.close()
     ours.setblocking(False)
-    return ours
+    return Privileged(pid, ours)
 
 
 def _separate(kept: int, silent: bool) -> None:

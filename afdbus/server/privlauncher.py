@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+import os
 from collections.abc import Callable
 
 from afdbus.errors import SPAWN_FAILED, BusError
 from afdbus.server import spawnerrors
 from afdbus.server.loop import Loop
-from afdbus.server.privileged import REPORT, REQUEST
+from afdbus.server.privileged import REPORT, REQUEST, Privileged
 
 
 class PrivilegedChild:
@@ -26,11 +26,12 @@ class PrivilegedChild:
 
 
 class PrivilegedLauncher:
-    """Asks the process at the other end of `sock`, which is ours from now on."""
+    """Asks that process, whose socket is ours from now on."""
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, process: Privileged) -> None:
         self._loop = loop
-        self._sock = sock
+        self._sock = sock = process.sock
+        self._pid = process.pid
         self._number = 0
         self._waiting: dict[int, tuple[str, Callable[[BusError | None], None]]] = {}
         loop.register(sock.fileno(), self._read)
@@ -57,6 +58,7 @@ class PrivilegedLauncher:
             report = b""
         if not report:
             self.close()
+            os.waitpid(self._pid, 0)
             lost, self._waiting = self._waiting, {}
             for name, ended in lost.values():
                 ended(_gone(name, "it has ended"))

@@ -260,6 +260,7 @@ def test_the_bus_lives_on_without_its_launcher(begin: Callable[..., World]) -> N
     try:
         answer = alice.read()
         assert answer.brief[1] == f"{BUS}.Error.Spawn.Failed"
+        assert list(children(world.daemon.pid)) == []  # it was waited for
         assert alice.refusal(start())[0] == "Spawn.Failed"
         alice.alive()
     finally:
@@ -270,7 +271,7 @@ PROGRAM = """
 import os, select, sys
 from afdbus.server import privileged
 config, *names = sys.argv[1:]
-sock = privileged.fork(privileged.Terms(config, {}, (1024, 1024), False, False), silent=False)
+_, sock = privileged.fork(privileged.Terms(config, {}, (1024, 1024), False, False), silent=False)
 sock.setblocking(True)
 for number, name in enumerate(names):
     sock.send(privileged.REQUEST.pack(number) + os.fsencode(name))
