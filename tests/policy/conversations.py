@@ -53,10 +53,13 @@ class Actor(NamedTuple):
 CAST = {
     "alice": Actor(),
     "bob": Actor(65534, (65534,)),
-    # whose process has groups (dialout, audio) that the user database does not give to its user
-    "carol": Actor(1, (1, 29, 20), unix_fds=False),
+    # whose process has groups (users, audio, dialout) that the database does not give to its user
+    "carol": Actor(1, (100, 29, 20), unix_fds=False),
     "eve": Actor(),
 }
+
+# Of whom the user database does not know.
+STRANGER = Actor(54321, (54321,))
 
 
 class Send(NamedTuple):
@@ -224,7 +227,9 @@ class Conversation:
         return re.sub(r"\{(\w+)\}", lambda found: self.names[found[1]], text)
 
     def _come(self, who: str) -> Heard:
-        uid, gids, unix_fds = CAST[who] if os.geteuid() == 0 else Actor(None, None, CAST[who][2])
+        uid, gids, unix_fds = actor = CAST.get(who, STRANGER)
+        if os.geteuid() != 0:
+            uid, gids, unix_fds = Actor(unix_fds=actor.unix_fds)
         client = self._stage.daemon.join(uid=uid, gids=gids, unix_fds=unix_fds)
         try:
             client.name = client.exchange(call("Hello"))[-1].args[0]
