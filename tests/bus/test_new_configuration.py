@@ -10,6 +10,7 @@ from kit import METHOD_CALL, NO_REPLY_EXPECTED, call, peer_call
 from kit.daemon import OPEN_POLICY
 
 from afdbus.config.users import UserDatabase
+from afdbus.policy.decide import MessageIndex, Question, Verdict
 
 CLOSED = OPEN_POLICY.replace("""<allow own="*"/>""", "")
 
@@ -88,3 +89,31 @@ def test_a_limit_holds_for_what_comes_with_the_reload(tmp_path: Path) -> None:
     assert client.closed
     calls = [one for one in unframed(bytes(other.written)) if one[1] == METHOD_CALL]
     assert [int.from_bytes(one[8:12], "little") for one in calls] == [2, 4, 5]
+
+
+def test_a_repeated_message_asks_no_rule_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: verdicts live in plans, until the next configuration."""
+    rules = "".join(f'<deny send_destination="com.example.N{n}"/>' for n in range(500))
+    config = configuration(
+        tmp_path, policy=f"{OPEN_POLICY}<policy context='default'>{rules}</policy>"
+    )
+    asked: list[object] = []
+    decide = MessageIndex.decide
+
+    def counted(self: MessageIndex, question: Question) -> Verdict:
+        asked.append(question)
+        return decide(self, question)
+
+    monkeypatch.setattr(MessageIndex, "decide", counted)
+    world = World(config)
+    client, other = world.connect(), world.connect()
+    assert other.peer is not None
+    message = peer_call(other.peer.name, "M", flags=NO_REPLY_EXPECTED)
+    for _ in range(2):
+        asked.clear()
+        for serial in range(2, 102):
+            world.say(client, message.pack(serial))
+        assert len(asked) == 2, "once for the sender, once for the receiver"
+        world.bus.configure(config.limits, config.ruleset)

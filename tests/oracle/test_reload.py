@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
 from kit import BUS, Daemon, RawClient, busconfig, call
 from kit.daemon import OPEN_POLICY
+from kit.waiting import until
 
 CLOSED = OPEN_POLICY.replace("""<allow own="*"/>""", "")
 
@@ -132,3 +134,14 @@ def test_who_may_come_in_anonymously_is_settled_at_the_start(start: Callable[...
     assert stranger.read_line().startswith("OK ")
     stranger.send_line("BEGIN")
     assert stranger.closed() == []
+
+
+def test_sighup(start: Callable[..., Daemon]) -> None:
+    """Nothing has changed, and it is read again all the same."""
+    daemon = start()
+    alice = daemon.connect()
+    alice.match(f"sender='{BUS}',member='ActivatableServicesChanged'")
+    for _ in range(3):
+        daemon.process.send_signal(signal.SIGHUP)
+        assert alice.read().brief == ("signal", "ActivatableServicesChanged")
+    until(lambda: daemon.log().count("Reloaded configuration") == 3, daemon.log)
