@@ -30,7 +30,7 @@ class Learned:
     `changes` counts what has become of use for `text`.
     """
 
-    __slots__ = ("_after", "_caused", "_lost", "_rules", "changes")
+    __slots__ = ("_after", "_caused", "_lost", "_rules", "_without_user", "changes")
 
     def __init__(self) -> None:
         self.changes = 0
@@ -39,6 +39,7 @@ class Learned:
         self._caused: dict[int | None, int] = {}
         # Whose further rules are missing.
         self._lost: dict[int | None, None] = {}
+        self._without_user = False
         # Rules, with their places, that must be read before.
         self._after: dict[str, None] = {}
 
@@ -79,6 +80,12 @@ class Learned:
         known[rule] = None
         self.changes += 1
 
+    def leave_out(self) -> None:
+        """Somebody without a user would need a rule, which only all could have."""
+        if not self._without_user:
+            self._without_user = True
+            self.changes += 1
+
     def text(self, name_of: Callable[[int], str]) -> str:
         """All of it as a file for an `<includedir>`; `name_of` gives a user's name."""
 
@@ -89,6 +96,10 @@ class Learned:
         for uid in self._lost:
             who = "Clients without a user" if uid is None else f"User {name_of(uid)}"
             remarks.append(f"INCOMPLETE: {who} caused more than is kept; the rest is missing.")
+        if self._without_user:
+            remarks.append(
+                "INCOMPLETE: clients without a user need rules, which would be for everybody."
+            )
         remarks += [f"This must be read after {place}" for place in self._after]
         # In an order of their own, so that the same rules are the same text.
         policies = [

@@ -101,7 +101,8 @@ class Trial:
         holder, rule, verdict = lesson
         uid = holder.identity.uid
         if uid is None:
-            return  # only a policy for everybody would be one for this peer
+            self._learned.leave_out()
+            return
         after = ""
         mandatory = False
         decided = verdict.rule

@@ -217,6 +217,17 @@ def test_who_may_not_come_in(stage: Stage) -> None:
     assert not stage.world.bus.ruleset.may_connect(stranger, 0).allowed
 
 
+def test_for_whom_no_policy_can_be(stage: Stage) -> None:
+    """A client without a user has the policy of all."""
+    stranger = stage.world.connect(NOBODY._replace(uid=None, gid=None, gids=()))
+    stage.say(stranger, peer_call(FREE, "Get"))
+    text = stage.text()
+    assert "INCOMPLETE: clients without a user" in text
+    # The service would have to receive it, which is another matter.
+    assert 'user="root"' in text
+    assert "send_destination" not in text
+
+
 # -- what was learned
 
 
