@@ -8,7 +8,7 @@ outbox.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery, systemd
@@ -93,15 +93,16 @@ class Pending:
     """A name that is to come, and what waits for it.
 
     `service`: who provides it, None for systemd.  `child`: its program, if we have started one.
-    `held`: the messages in order, and whether each is a StartServiceByName.  It is emptied when
-    they are done with, since its program and its deadline remember the rest.
+    `deadline`: when it is given up.  `held`: the messages in order, and whether each is a
+    StartServiceByName.  It is emptied when they are done with: the program remembers the rest.
     """
 
-    __slots__ = ("child", "held", "name", "service")
+    __slots__ = ("child", "deadline", "held", "name", "service")
 
-    def __init__(self, name: str, service: Service | None) -> None:
+    def __init__(self, name: str, service: Service | None, deadline: float) -> None:
         self.name = name
         self.service = service
+        self.deadline = deadline
         self.child: Child | None = None
         self.held: list[tuple[Message, bool]] = []
 
@@ -114,14 +115,14 @@ class Pending:
 class Activations:
     """What is being started on one bus.  `count`: the messages that are held."""
 
-    __slots__ = ("_bus", "_deadlines", "_pending", "_started", "count")
+    __slots__ = ("_bus", "_pending", "_wake_at", "count")
 
     def __init__(self, bus: Bus) -> None:
         self.count = 0
         self._bus = bus
         self._pending: dict[str, Pending] = {}
-        self._deadlines: list[tuple[float, int, Pending]] = []
-        self._started = 0
+        # When `expire` will be called; infinity: it is not asked for.
+        self._wake_at = inf
 
     def hold(self, name: str, service: Service | None, message: Message, *, starts: bool) -> None:
         """Keep `message`, starting `service` unless that was done.  Raises BusError."""
@@ -140,7 +141,8 @@ class Activations:
 
     def _begin(self, name: str, service: Service | None, sender: Peer | None) -> Pending:
         bus = self._bus
-        pending = Pending(name, service)
+        timeout = bus.limits.service_start_timeout / 1000
+        pending = Pending(name, service, bus.clock() + timeout)
         if service is not None:
             assert sender is not None  # the bus itself wants nobody but systemd
             check_real(sender, "start services")
@@ -149,11 +151,14 @@ class Activations:
             else:
                 self._start(pending, service, sender)
         self._pending[name] = pending
-        self._started += 1
-        deadline = bus.clock() + bus.limits.service_start_timeout / 1000
-        heappush(self._deadlines, (deadline, self._started, pending))
-        bus.wake_at(deadline)
+        self._wake(pending.deadline)
         return pending
+
+    def _wake(self, deadline: float) -> None:
+        """Be called at `deadline`, at the latest."""
+        if deadline < self._wake_at:
+            self._wake_at = deadline
+            self._bus.wake_at(deadline)
 
     def _start(self, pending: Pending, service: Service, sender: Peer) -> None:
         bus = self._bus
@@ -252,18 +257,19 @@ class Activations:
         """Give up what has taken longer than service_start_timeout."""
         bus = self._bus
         now = bus.clock()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            pending = heappop(self._deadlines)[2]
-            name = pending.name
-            if self._pending.get(name) is pending:
-                if pending.child is not None:
-                    pending.child.kill()
-                text = (
-                    f"Failed to activate service '{name}': timed out "
-                    f"(service_start_timeout={bus.limits.service_start_timeout}ms)"
-                )
-                bus.journal.warning(text)
-                self._fail(pending, BusError(TIMED_OUT, text))
+        if now < self._wake_at:
+            return
+        self._wake_at = inf
+        for pending in [p for p in self._pending.values() if p.deadline <= now]:
+            if pending.child is not None:
+                pending.child.kill()
+            text = (
+                f"Failed to activate service '{pending.name}': timed out "
+                f"(service_start_timeout={bus.limits.service_start_timeout}ms)"
+            )
+            bus.journal.warning(text)
+            self._fail(pending, BusError(TIMED_OUT, text))
+        self._wake(min((pending.deadline for pending in self._pending.values()), default=inf))
 
     def _fail(self, pending: Pending, error: BusError) -> None:
         del self._pending[pending.name]

@@ -266,6 +266,25 @@ def test_time_is_over(world: World) -> None:
     assert came(alice) == []
 
 
+def test_what_failed_in_time_leaves_nothing_to_wait_for(world: World) -> None:
+    (alice,) = join(world, 1)
+    for _ in range(3):
+        send(world, alice, peer_call(NAME, "A"))
+        world.launcher.children[-1].ended(FAILURE)
+        world.now += 1
+    assert world.wake_ups == [SECONDS]
+    send(world, alice, peer_call(NAME, "A"))
+    came(alice)
+    for now, wake_ups, left in (
+        (SECONDS, [SECONDS, SECONDS + 3], 1),
+        (SECONDS + 3, [SECONDS, SECONDS + 3], 0),
+    ):
+        world.now = now
+        world.bus.expire()
+        assert world.wake_ups == wake_ups
+        assert world.bus.activations.count == left
+
+
 def test_time_is_over_only_for_whom_it_is(world: World) -> None:
     alice, bob = join(world, 2)
     send(world, alice, peer_call(NAME, "A"))

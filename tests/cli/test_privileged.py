@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import BUS, Daemon, busconfig, call, peer_call
+from kit import BUS, DAEMONS, Daemon, busconfig, call, peer_call
 from kit.client import TIMEOUT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
@@ -214,6 +214,21 @@ def test_the_launcher_holds_nothing_of_the_bus(begin: Callable[..., World]) -> N
     assert os.readlink(folder / "cwd") == "/"
     status = Path(f"/proc/{world.daemon.pid}/status").read_text().splitlines()
     assert "Uid:\t65534\t65534\t65534\t65534" in status
+
+
+def test_the_launcher_does_not_hold_the_starters_output(folder: Path) -> None:
+    """Who starts a daemon may read what it prints to the end."""
+    config = folder / "bus.conf"
+    config.write_text(busconfig("<user>nobody</user>", listen=f"unix:abstract={folder}/bus"))
+    done = subprocess.run(
+        [*DAEMONS["afdbus"], "--fork", f"--config-file={config}", "--print-pid=1"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=True,
+    )  # fmt: skip
+    daemon = int(done.stdout)
+    pidfd = os.pidfd_open(daemon)
+    os.kill(daemon, signal.SIGTERM)
+    assert has_ended(pidfd)
+    os.close(pidfd)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
