@@ -239,6 +239,8 @@ def _start(
     if options.print_pid is not None:
         print_line(options.print_pid, str(os.getpid()))
     options.nofile, complaint = raise_fd_limit()
+    if any(bus.config.apparmor == "required" for bus in buses):  # which is not there yet
+        raise StartError("AppArmor mediation required but not present")
     if user and user[0] != 0 and os.geteuid() == 0 and config.servicehelper is None:
         options.privileged = _fork_launcher(options, buses[0], journal.syslog, fork)
     # Everything is imported before privileges go: afterwards the files may be unreadable.
