@@ -84,9 +84,10 @@ class Bus:
         self.eavesdropping = MatchIndex()
         self.monitor_rules = MatchIndex()
         self.monitors: dict[Peer, list[MatchRule]] = {}
-        # Whoever made the bus may be shown all that monitors can see, and be told of new owners.
+        # Whoever made the bus may be shown all that monitors can see, and be told whenever a name,
+        # unique ones included, has come or gone, or a peer has become a monitor.
         self.tap: Tap | None = None
-        self.on_owner: Callable[[str], None] = lambda name: None
+        self.on_change: Callable[[], None] = lambda: None
         # While its policy is on trial, what that denies is let pass.
         self.trial: Trial | None = None
         # Somebody sees every message: none may take the road, which shows them to nobody.
@@ -261,6 +262,7 @@ class Bus:
             self.monitor_rules.add(peer, rule)
         self.watched = True
         self.forget_plans()
+        self.on_change()
 
     def remove_monitor(self, peer: Peer) -> None:
         for rule in self.monitors.pop(peer, ()):

@@ -34,8 +34,8 @@ def announce(bus: Bus, change: NameChange) -> None:
         "sss",
         (change.name, old.name if old else "", new.name if new else ""),
     )
+    bus.on_change()
     if new is not None:
-        bus.on_owner(change.name)
         bus.activations.answer(change.name)
         _tell(bus, new, "NameAcquired", change.name)
         bus.activations.deliver(change.name, new)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from afdbus.pytest_plugin import gio
 from afdbus.pytest_plugin.environment import Environment, Export
 from afdbus.pytest_plugin.leftovers import (
     LEAKS,
     LeftBehindWarning,
     connections_left,
-    end_services,
+    services_left,
 )
 
 if TYPE_CHECKING:
@@ -128,10 +129,14 @@ class Keeper:
         try:
             left = [] if quiet else connections_left(bus, self.settings.grace)
         finally:
-            if kept.export is not None:
-                self._environment.end(kept.export)
-            bus.close()
-        left += end_services(bus.statistics().children, self.settings.grace)
+            try:
+                if kept.export is not None:
+                    gio.release(bus)
+            finally:
+                if kept.export is not None:
+                    self._environment.end(kept.export)
+                bus.close()
+        left += services_left(bus, self.settings.grace)
         if left and not quiet:
             self._tell(kept, f"left behind on {kept.label}: {'; '.join(left)}")
 

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,37 +77,33 @@ def _told(who: ConnectionInfo) -> str:
     return f"{who.name} of {whose}{names}"
 
 
-def end_services(pids: Iterable[int], grace: float) -> list[str]:
-    """End the services of a bus that is closed, and reap them.  Tells whom it had to kill.
+def services_left(bus: ThreadBus, grace: float) -> list[str]:
+    """Wait until the services of a closed bus, which have got SIGTERM, have ended.
 
-    They have seen the bus go, and get SIGTERM; after `grace` seconds SIGKILL.
+    After `grace` seconds those that have not are killed; a line for each.
     """
     running: dict[int, int] = {}
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
+    for pid in bus.statistics().children:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
             running[os.pidfd_open(pid)] = pid
     killed = []
     try:
-        _signal(running, signal.SIGTERM)
-        _reap(running, grace)
-        killed = [f"process {pid}, a service that ignored SIGTERM" for pid in running.values()]
-        _signal(running, signal.SIGKILL)
-        _reap(running, grace)
+        _wait(running, grace)
+        for pid in running.values():
+            killed.append(f"process {pid}, a service that ignored SIGTERM")
+            # The leader of a session: its number is its own until the host reaps it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        _wait(running, grace)
     finally:
         for fd in running:
             os.close(fd)
+    bus.statistics()  # the host has reaped them now
     return killed
 
 
-def _signal(running: dict[int, int], number: signal.Signals) -> None:
-    for pid in running.values():
-        # Each is the leader of a session and group; its number is its own until it is reaped.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, number)
-
-
-def _reap(running: dict[int, int], seconds: float) -> None:
-    """Wait for the ends of processes, and take those out that have ended."""
+def _wait(running: dict[int, int], seconds: float) -> None:
+    """Wait for the ends of processes, and take out those that have ended."""
     poll = select.poll()
     for fd in running:
         poll.register(fd, select.POLLIN)
@@ -117,8 +112,7 @@ def _reap(running: dict[int, int], seconds: float) -> None:
         left = deadline - time.monotonic()
         for fd, _ in poll.poll(max(0.0, left) * 1000):
             poll.unregister(fd)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(running.pop(fd), 0)
+            del running[fd]
             os.close(fd)
         if left <= 0:
             return

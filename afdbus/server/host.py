@@ -70,7 +70,7 @@ class HostedBus:
 
     async def wait_until(self, holds: Callable[[BusStatistics], bool]) -> None:
         """Wait until `holds(statistics())`: asked now, and whenever a name, unique ones included,
-        gets an owner or a connection ends.
+        comes or goes, a client becomes a monitor, or a connection ends.
 
         Raises BusClosedError when the bus is closed before.
         """

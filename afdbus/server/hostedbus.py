@@ -41,7 +41,7 @@ class BusStatistics(NamedTuple):
 
     `connections` have said Hello, `incomplete` ones have not.  `names` are the well-known names
     with the unique names of their owners, `match_rules` the rules of all clients.  `children` are
-    the processes of services that the bus started; of a closed bus those that it left running.
+    the processes of services that the bus started; those of a closed bus were told to end.
     `messages` counts all that was kept for `HostedBus.messages` since the start, `dropped` messages
     that a full receiver has missed, `violations` clients that were cut off for breaking the
     protocol.
@@ -76,9 +76,8 @@ class BusHandle:
         self._traffic = traffic
         self._close = close
         self._closed = False
-        self._left: tuple[int, ...] = ()  # children, when it was closed
         self._watchers: list[Callable[[], None]] = []
-        server.bus.on_owner = lambda _name: self._has_changed()
+        server.bus.on_change = self._has_changed
         server.on_farewell = self._has_changed
 
     def __repr__(self) -> str:
@@ -118,7 +117,7 @@ class BusHandle:
             incomplete=bus.incomplete,
             names={name: bus.names.owners[name].name for name in bus.names.queues},
             match_rules=bus.rule_count,
-            children=self._left or tuple(self.server.children),
+            children=tuple(self.server.children),
             messages=0 if self._traffic is None else self._traffic.count,
             dropped=bus.dropped,
             violations=self.server.violations,
@@ -126,19 +125,20 @@ class BusHandle:
 
     def owner(self, name: str) -> str | None:
         """The unique name of who owns `name` now.  Raises BusClosedError."""
+        self._settle()  # may well close it
         self._check_open()
-        self._settle()
         peer = self.server.bus.names.owners.get(name)
         return None if peer is None else peer.name
 
     def holds(self, condition: Callable[[BusStatistics], bool]) -> bool | None:
         """Whether `condition(statistics())`; None for no.  Raises BusClosedError."""
+        now = self.statistics()
         self._check_open()
-        return condition(self.statistics()) or None
+        return condition(now) or None
 
     def when_changed(self, tell: Callable[[], None]) -> None:
-        """Call `tell`, once, when a name (unique ones included) has got an owner, a connection has
-        ended, or the bus is closed."""
+        """Call `tell`, once, when a name (unique ones included) has come or gone, a client has
+        become a monitor, a connection has ended, or the bus is closed."""
         self._watchers.append(tell)
 
     def forget(self, tell: Callable[[], None]) -> None:
@@ -153,7 +153,7 @@ class BusHandle:
                 tell()
 
     def _settle(self) -> None:
-        if not self._closed:
+        if not self.server.loop.closed:
             self.server.loop.settle()
 
     def socket(
@@ -186,7 +186,6 @@ class BusHandle:
         """Close every connection and give up the name.  Closing twice does nothing."""
         if not self._closed:
             self._closed = True
-            self._left = tuple(self.server.children)
             self._close(self)
             self._has_changed()
 

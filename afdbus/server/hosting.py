@@ -8,6 +8,7 @@ import weakref
 from afdbus.errors import BusClosedError
 from afdbus.server.buses import Buses
 from afdbus.server.hostedbus import BusHandle
+from afdbus.server.launcher import Starting
 from afdbus.server.loop import Loop
 from afdbus.server.ownname import bind_name, random_name
 from afdbus.server.pythonlog import PythonLog
@@ -54,6 +55,7 @@ class Hosting:
             [listener],
             guid=listener.guid,
             journal=PythonLog(f"[{name}] ", traffic),
+            starting=Starting(mortal=True),
             full_receiver=when_full,
         )
         if traffic is not None:

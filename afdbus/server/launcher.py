@@ -35,13 +35,14 @@ class Starting(NamedTuple):
     `nofile`: the (soft, hard) RLIMIT_NOFILE they are to have, None for ours.  `journals`: what they
     print goes to the journal, if there is one, and not where our own output goes.  `by_systemd`:
     systemd starts those that are units.  `privileged`: this process starts those whose file names
-    a user, as that user.
+    a user, as that user.  `mortal`: they end with their bus, even if it is a system bus.
     """
 
     nofile: tuple[int, int] | None = None
     journals: bool = False
     by_systemd: bool = False
     privileged: Privileged | None = None
+    mortal: bool = False
 
 
 DEFAULT = Starting()
@@ -74,7 +75,7 @@ class ServiceLauncher:
         )
         self._children: dict[int, Child] = {}
         self._closed = False
-        self._end_with_us = type_ != "system" and helper is None
+        self._end_with_us = starting.mortal or (type_ != "system" and helper is None)
 
     @property
     def children(self) -> list[int]:

@@ -178,6 +178,10 @@ class Loop:
             self._run_timers()
         return not idle
 
+    @property
+    def closed(self) -> bool:
+        return self._poller.closed
+
     def close(self) -> None:
         """Close the poller; everything should have been unregistered."""
         for sock in self._closing:

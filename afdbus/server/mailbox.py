@@ -6,7 +6,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,10 +51,13 @@ class Mailbox:
 
     def _look(self, _event: int) -> None:
         os.eventfd_read(self._fd)
+        # Not at once: a deed may serve the loop for a while, which events of this pass that are not
+        # served yet would outlive (P6).
+        self._loop.again(self._serve)
+
+    def _serve(self) -> None:
         while self._deeds:
-            # Not at once: a deed may serve the loop for a while, which events of this pass that
-            # are not served yet would outlive (P6).
-            self._loop.again(partial(_do, *self._deeds.popleft()))
+            _do(*self._deeds.popleft())
 
     def close(self) -> None:
         """Do nothing any more; whoever waits is told."""
