@@ -38,12 +38,8 @@ def test_the_plugin_imports_little_by_itself() -> None:
     run = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
     loaded = set(run.stdout.decode().split())
     assert {name.split(".")[0] for name in loaded} <= {"afdbus", "secrets", "hmac", "random"}
-    assert {name for name in loaded if name.startswith("afdbus.")} == {
-        "afdbus.errors",
-        *(f"afdbus.pytest_plugin{part}" for part in (
-            "", ".environment", ".factory", ".keeper", ".leftovers", ".marks",
-        )),
-    }  # fmt: skip
+    ours = {name.split(".")[1] for name in loaded if name.startswith("afdbus.")}
+    assert ours == {"errors", "pytest_plugin"}
 
 
 def test_a_session_bus_for_each_test(run: Run) -> None:
