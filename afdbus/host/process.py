@@ -12,6 +12,8 @@ import resource
 import signal
 from collections.abc import Callable
 
+from afdbus.errors import ACCESS_DENIED
+
 ENOUGH_FDS = 65536  # dbus-daemon's measure
 _CLOCK_SLACK = 2.0  # seconds by which the clocks of files and processes may differ
 
@@ -53,12 +55,26 @@ def raise_fd_limit() -> tuple[tuple[int, int], str | None]:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (ENOUGH_FDS, ENOUGH_FDS))
         except (OSError, ValueError):  # without CAP_SYS_RESOURCE
-            complaint = f"Failed to set fd limit to {ENOUGH_FDS}: Operation not permitted"
+            complaint = (
+                f"{ACCESS_DENIED}: Failed to set fd limit to {ENOUGH_FDS}: Operation not permitted"
+            )
         else:
             return former, None
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return former, complaint
+
+
+def reset_oom_score(pid: int) -> None:
+    """Take from a process that we started the protection from the kernel's killer that is meant
+    for the bus; a score that makes it likelier to be killed stays, as in dbus-daemon."""
+    # It may have ended, or changed its user.
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/oom_score_adj", "r+b", buffering=0) as file,
+    ):
+        if file.read(1) == b"-":
+            file.write(b"0")
 
 
 def print_line(fd: int, line: str) -> None:

@@ -13,6 +13,8 @@ import resource
 import signal
 from collections.abc import Iterator, Mapping
 
+from afdbus.host.process import reset_oom_score
+
 # What belongs to this process and not to those it starts (systemd.exec(5), sd_notify(3),
 # sd_listen_fds(3)), as in dbus-daemon.
 _OURS = (
@@ -130,8 +132,4 @@ def _normalise(pid: int, nofile: tuple[int, int] | None) -> None:
     with contextlib.suppress(OSError):
         if nofile is not None and resource.prlimit(pid, resource.RLIMIT_NOFILE) != nofile:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, nofile)
-    with (
-        contextlib.suppress(OSError),
-        open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file,
-    ):
-        file.write(b"0")
+    reset_oom_score(pid)

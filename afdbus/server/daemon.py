@@ -125,8 +125,9 @@ class Daemon:
         notify("READY=1")
         fd = self._options.ready_fd
         if fd is not None:
-            os.write(fd, b"READY=1\n")
-            os.close(fd)
+            with contextlib.suppress(OSError):  # nobody waits for it
+                os.write(fd, b"READY=1\n")
+                os.close(fd)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from afdbus.config import commandline
 from afdbus.config.load import compose
 from afdbus.errors import BusError, ConfigError
+from afdbus.host.process import reset_oom_score
 from afdbus.host.systemd import journal_stream
 from afdbus.server import ownfiles
 from afdbus.server.spawnerrors import (
@@ -229,8 +230,7 @@ def _set_up(name: str, user: pwd.struct_passwd, terms: Terms) -> None:
         with contextlib.suppress(OSError):  # there is no journal everywhere
             for fd, priority in ((1, _INFO), (2, _WARNING)):
                 os.dup2(journal_stream(name, priority), fd)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"0")
+    reset_oom_score(os.getpid())
     resource.setrlimit(resource.RLIMIT_NOFILE, terms.nofile)
     os.initgroups(user.pw_name, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)

@@ -267,6 +267,22 @@ def test_ready_fd(place: Place) -> None:
 
 
 @OURS
+@pytest.mark.parametrize("descriptor", ["nobody reads", "none"])
+def test_ready_fd_that_nobody_waits_for(place: Place, descriptor: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    number = 999 if descriptor == "none" else writer
+    process = place.start(place.configure(), f"--ready-fd={number}", pass_fds=[writer])
+    os.close(writer)
+    assert process.stderr is not None
+    while not place.is_listening():
+        assert process.poll() is None
+    place.answer()
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+@OURS
 @only_root
 def test_p31_everything_is_imported_before_privileges_go(place: Place) -> None:
     """A copy of the package that only root can read is enough for a daemon of another user."""

@@ -435,6 +435,28 @@ def test_environment(services: Services) -> None:
     }
 
 
+@pytest.mark.parametrize(("ours", "expected"), [("-500", "0"), ("0", "0"), ("300", "300")])
+def test_p34_the_protection_from_the_killer_is_not_inherited(
+    services: Services, ours: str, expected: str
+) -> None:
+    """To be likelier killed is."""
+    try:
+        Path(f"/proc/{services.daemon.pid}/oom_score_adj").write_text(ours)
+    except PermissionError:
+        pytest.skip("we may not protect a process")
+    (alice,) = join(services, 1)
+    services.wait()
+    alice.send(start())
+    services.until_started()
+    (pid,) = services.started()
+    deadline = time.monotonic() + TIMEOUT
+    while (found := Path(f"/proc/{pid}/oom_score_adj").read_text()) != f"{expected}\n":
+        assert time.monotonic() < deadline, found
+        alice.alive()
+    services.end(1)
+    assert alice.read().brief[0] == "error"
+
+
 def test_p34_what_a_program_inherits(services: Services) -> None:
     (alice,) = join(services, 1)
     services.provide(
