@@ -26,7 +26,8 @@ def import_beside(loop: Loop, name: str, done: Callable[[], None]) -> None:
     sys.setswitchinterval(GIVE_WAY)
 
     def work() -> None:
-        with contextlib.suppress(ImportError):  # `finish` meets it again
+        # Out of descriptors, for example: `finish` meets it again, or does not.
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
         os.eventfd_write(told, 1)
 

@@ -184,6 +184,23 @@ def test_a_module_that_cannot_be_imported_is_told(
     assert loop.bugs == 1
 
 
+def test_an_import_may_fail_in_any_way_and_is_tried_once_more(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when all descriptors are taken for a moment."""
+    (tmp_path / "fails_once.py").write_text(
+        "import threading\n"
+        "if threading.current_thread() is not threading.main_thread():\n"
+        "    raise OSError(24, 'Too many open files')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    interval = sys.getswitchinterval()
+    import_beside(loop, "fails_once", loop.stop)
+    loop.serve()
+    assert sys.modules.pop("fails_once")
+    assert sys.getswitchinterval() == interval
+
+
 def test_a_bug_at_a_signal_does_not_end_the_loop(
     loop: Loop, handlers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
