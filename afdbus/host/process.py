@@ -10,7 +10,7 @@ import os
 import pwd
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from afdbus.errors import ACCESS_DENIED
 
@@ -37,10 +37,18 @@ def prepare_descriptors() -> None:
         except OSError:
             os.dup2(null, fd)
     os.close(null)
-    for name in os.listdir("/proc/self/fd"):
+    for fd in _descriptors():
         with contextlib.suppress(OSError):  # the list names its own descriptor, which is closed
-            if int(name) > 2:
-                os.set_inheritable(int(name), False)
+            if fd > 2:
+                os.set_inheritable(fd, False)
+
+
+def _descriptors() -> Iterable[int]:
+    """The descriptors that are open, and perhaps some that are not."""
+    try:
+        return map(int, os.listdir("/proc/self/fd"))
+    except FileNotFoundError:  # no /proc
+        return range(min(os.sysconf("SC_OPEN_MAX"), ENOUGH_FDS))
 
 
 def raise_fd_limit() -> tuple[tuple[int, int], str | None]:
@@ -201,6 +209,8 @@ class PidFile:
         if pid == os.getpid():  # usual in containers, where each start gives the same numbers
             return True
         started = _start_time(pid)
+        if started is None and not os.path.exists("/proc/self"):
+            return False
         return started is None or started > written + _CLOCK_SLACK
 
     def write(self) -> None:

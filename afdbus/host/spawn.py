@@ -37,9 +37,12 @@ def inherited_environment() -> dict[bytes, bytes]:
 
 
 def _was_given(name: bytes) -> bool:
-    """Whether our starter has put the variable into our environment."""
-    with open("/proc/self/environ", "rb") as file:
-        return any(entry.startswith(name + b"=") for entry in file.read().split(b"\0"))
+    """Whether our starter has put the variable into our environment; if unknown, it has."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return any(entry.startswith(name + b"=") for entry in file.read().split(b"\0"))
+    except FileNotFoundError:  # no /proc
+        return True
 
 
 class Child:

@@ -111,7 +111,7 @@ def test_the_fd_limit_is_raised(place: Place) -> None:
     assert soft == hard or int(soft) >= 65536
 
 
-# Nothing can be written anywhere, there is no machine id, no system log and no environment.
+# Nothing can be written anywhere; no machine id, no system log, no /proc, no environment.
 BARE = """
 mount -o remount,ro,bind / &&
 mount -t tmpfs -o ro tmpfs /run &&
@@ -119,6 +119,7 @@ mount -t tmpfs -o ro tmpfs /dev/shm &&
 for file in /etc/machine-id /var/lib/dbus/machine-id; do
     test ! -e $file || mount --bind /dev/null $file || exit
 done
+mount -t tmpfs -o ro tmpfs /proc || exit
 exec env -i "$@"
 """
 
@@ -140,6 +141,50 @@ def test_on_a_bare_system(place: Place) -> None:
         client.alive()
     process.terminate()
     assert process.wait(30) == 0
+
+
+# The system log, in a mount namespace of its own since it is at a fixed place.
+SYSTEM_LOG = """
+mkdir "$0/dev" && mount --bind /dev "$0/dev" && mount -t tmpfs tmpfs /dev &&
+for file in null zero random urandom; do
+    touch /dev/$file && mount --bind "$0/dev/$file" /dev/$file || exit
+done
+ln -s "$0/log" /dev/log
+exec "$@"
+"""
+
+
+@only_root
+@pytest.mark.parametrize(
+    ("option", "configured", "on_stderr"),
+    [("--syslog-only", "", False), ("--syslog", "", True), ("--nofork", "<syslog/>", True)],
+)
+def test_lines_of_the_system_log(
+    place: Place, option: str, configured: str, on_stderr: bool
+) -> None:
+    mount_namespaces()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(place.path / "log"))
+        log.settimeout(30)
+        process = place.start(
+            place.configure(configured),
+            option,
+            "--print-address",
+            before=["unshare", "--mount", "/bin/sh", "-c", SYSTEM_LOG, str(place.path)],
+        )
+        assert line(process)
+        place.answer()
+        process.send_signal(signal.SIGHUP)
+        told = ""
+        while "Reloaded" not in told:
+            # libc writes the time, which whoever receives it knows
+            told = re.sub(r"^(<\d+>)\w{3} [ \d]\d \d\d:\d\d:\d\d ", r"\1", log.recv(1000).decode())
+    text = f"[session uid={os.geteuid()} pid={process.pid}] Reloaded configuration"
+    assert told == f"<30>dbus-daemon[{process.pid}]: {text}"
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert (text in err) == on_stderr
 
 
 @only_root
