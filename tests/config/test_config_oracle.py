@@ -1,4 +1,8 @@
-"""What dbus-daemon accepts we accept, and what it refuses we refuse."""
+"""What dbus-daemon accepts we accept, and what it refuses we refuse.
+
+AFDBUS_TEST_FILES says how many files made at random are tried; without AFDBUS_TEST_SEED they are
+the same ones each time.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from mutations import files
 
 from afdbus.config.load import load
 from afdbus.errors import ConfigError
+
+FILES = int(os.environ.get("AFDBUS_TEST_FILES", "150"))
+SEED = os.environ.get("AFDBUS_TEST_SEED")
 
 LISTEN = "<listen>unix:tmpdir=/tmp</listen>"
 PUBLIC = '<!DOCTYPE busconfig PUBLIC "-//x" "http://nowhere.invalid/busconfig.dtd">'
@@ -275,3 +284,33 @@ def test_the_same_sizes_are_read(program: Callable[[str], str], tmp_path: Path) 
     for size, expected in ((2**20, True), (2**20 + 1, False)):
         file.write_bytes(inside("").encode().ljust(size))
         assert loads(file) is accepts(file) is expected
+
+
+def test_files_that_are_nearly_right(
+    program: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("dbus-daemon")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    (tmp_path / "some.d").mkdir()
+    for name in ("", "some.d/"):
+        (tmp_path / f"{name}good.conf").write_text("<busconfig><type>x</type></busconfig>")
+        (tmp_path / f"{name}broken.conf").write_text("<busconfig><type>x</type><bees/></busconfig>")
+    file = tmp_path / "bus.conf"
+    answers = {True: 0, False: 0}
+
+    @settings(
+        max_examples=FILES,
+        deadline=None,
+        database=None,
+        derandomize=SEED is None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(files())
+    def compare(text: str) -> None:
+        file.write_text(text)
+        expected = accepts(file)
+        answers[expected] += 1
+        assert loads(file) is expected, text
+
+    (compare if SEED is None else seed(int(SEED))(compare))()
+    assert min(answers.values()) * 10 >= FILES, answers
