@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pwd
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kit import Daemon, busconfig, call
+
+from afdbus.tools import policy_command
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
@@ -63,11 +67,17 @@ def afdbus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def explain(config: Path, *arguments: str) -> dict[str, Any]:
-    """What `policy explain` says, as JSON; the exit status is compared with it."""
-    run = afdbus("policy", "explain", "--config-file", config, "--json", *arguments)
-    assert run.stderr == "", run.stderr
-    answer: dict[str, Any] = json.loads(run.stdout)
-    assert run.returncode == (0 if answer["allowed"] else 1)
+    """What `policy explain` says, as JSON; the exit status is compared with it.
+
+    In this process, as there are many questions.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = policy_command.main(
+            ["explain", "--config-file", str(config), "--json", *arguments]
+        )
+    answer: dict[str, Any] = json.loads(printed.getvalue())
+    assert status == (0 if answer["allowed"] else 1)
     return answer
 
 
