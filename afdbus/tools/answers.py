@@ -11,7 +11,7 @@ from afdbus.config.model import Config
 from afdbus.host.users import Users
 from afdbus.policy.decide import Question, Verdict
 from afdbus.policy.explain import SOME
-from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, Rule
+from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, OwnRule, Rule
 from afdbus.policy.ruleset import Bucket
 from afdbus.tools.people import Person
 from afdbus.tools.questions import Asked
@@ -34,14 +34,16 @@ class Step(NamedTuple):
                 return bucket
         return None
 
+    def is_about(self, rule: Rule) -> bool:
+        """Whether it is a rule of this side."""
+        if isinstance(rule, MessageRule):
+            return self.side == ("receive" if rule.receiving else "send")
+        return self.side == ("own" if isinstance(rule, OwnRule) else "connect")
+
     def messages(self) -> list[MessageRule]:
         """The rules of this side, the strongest last, those that a later one throws away too."""
-        return [
-            rule
-            for bucket in self.buckets
-            for rule in bucket.rules
-            if isinstance(rule, MessageRule) and rule.receiving == (self.side == "receive")
-        ]
+        rules = (rule for bucket in self.buckets for rule in bucket.rules)
+        return [rule for rule in rules if isinstance(rule, MessageRule) and self.is_about(rule)]
 
 
 class Answers:

@@ -47,7 +47,7 @@ def find(path: str, answers: Answers, asked: Asked, users: Users) -> Remedy:
     allow = any(not step.verdict.allowed for step in steps)
     wrong = [step for step in steps if not step.verdict.allowed] if allow else steps[:1]
     remarks: list[str] = []
-    policies: list[tuple[Holder, list[Rule]]] = []
+    policies: dict[Holder, list[Rule]] = {}
     sides = set()
     for step in wrong:
         holder = step.who.holder
@@ -59,14 +59,14 @@ def find(path: str, answers: Answers, asked: Asked, users: Users) -> Remedy:
             remarks += limits_of(rule, asked.question)
         if isinstance(rule, ConnectRule):
             holder = EVERYBODY
-        policies.append((holder, [rule]))
+        policies.setdefault(holder, []).append(rule)
         sides.add(step.side)
     if not policies:
         return Remedy("", "", False, tuple(remarks))
     trial = _Trial(path, asked, users, allow, frozenset(sides))
     variants = [policies]
     if asked.kind == "connect":  # such a rule is about one user in the mandatory policy, too
-        variants.append([(MANDATORY, rules) for _, rules in policies])
+        variants.append({MANDATORY: policies[EVERYBODY]})
     return _placed(trial, reversed(answers.config.includedirs), variants, remarks)
 
 
@@ -115,14 +115,14 @@ class _Trial(NamedTuple):
 def _placed(
     trial: _Trial,
     directories: Iterable[str],
-    variants: list[list[tuple[Holder, list[Rule]]]],
+    variants: list[dict[Holder, list[Rule]]],
     remarks: list[str],
 ) -> Remedy:
     """The policies as a file, at the first place where they are a success."""
     places = [_free(directory) for directory in directories]
     failing: Step | None = None
     for policies in variants:
-        text = busconfig(policies, [f"For the question: {described(trial.asked)}."])
+        text = busconfig(policies.items(), [f"For the question: {described(trial.asked)}."])
         for place in places:
             with_it = Answers.of(trial.users, trial.path, texts={place: text})
             if trial.failing(with_it) is None:
@@ -153,7 +153,7 @@ def _hopeless(step: Step) -> str:
         # Nothing fits any more: a later rule has thrown the remedy away with all others.
         for bucket in reversed(step.buckets):
             for rule in reversed(bucket.rules):
-                if not isinstance(rule, ConnectRule) and rule.resets:
+                if not isinstance(rule, ConnectRule) and rule.resets and step.is_about(rule):
                     return _change(rule, bucket, "throws away all rules before it, and")
     assert rule is not None
     assert bucket is not None

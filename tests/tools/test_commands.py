@@ -146,6 +146,28 @@ def test_users_whom_nobody_knows(config: Path) -> None:
     assert any("may not even connect" in remark for remark in answer["remarks"])
 
 
+def test_what_throws_all_rules_away_is_named(config: Path) -> None:
+    path = Scratch(config.parent).file(
+        "reset.conf",
+        """<policy context="mandatory"><deny receive_type="signal"/>
+<allow send_broadcast="true"/>
+<deny own="*"/></policy>""",
+    )
+    question = (*NOBODY, "--send", "--destination", "a.b", "--interface", "c.d", "--member", "M")
+    answer = explain(path, *question)
+    assert (answer["rule"], answer["remedy"]) == (None, None)
+    (remark,) = (r for r in answer["remarks"] if "alone helps" in r)
+    assert f'<allow send_broadcast="true"/> at {path}:2 throws away' in remark
+
+
+def test_both_ends_of_the_same_user(config: Path) -> None:
+    """One policy with two rules."""
+    path = Scratch(config.parent).file("none.conf", "")
+    question = ("--send", "--destination", "a.b", "--sender", "c.d", "--member", "M")
+    remedy = explain(path, *NOBODY, *question, "--to-uid", "65534")["remedy"]
+    assert (remedy.count("<policy"), remedy.count("<allow")) == (1, 2)
+
+
 def test_the_user_of_the_bus_may_connect(config: Path) -> None:
     text = config.read_text().replace('<allow user="*"/>', "")
     config.write_text(text.replace("<listen>", "<user>nobody</user><listen>"))
