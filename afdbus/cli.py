@@ -76,8 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("policy", help="explain, list, check and test policies")
     commands.add_parser("config", help="check configuration files")
     commands.add_parser("shim", help="put a dbus-daemon that is afdbus into a directory")
+    commands.add_parser("bus", help="make, close and list the buses of a daemon that runs")
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] and words[0] in ("policy", "config", "shim"):
+    if words[:1] and words[0] in ("bus", "policy", "config", "shim"):
         return _ask(words[0], words[1:])
     arguments = parser.parse_args(words)
     command: list[str] = arguments.command
@@ -94,6 +95,10 @@ def _ask(group: str, words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be no text
+    if group == "bus":
+        from afdbus.tools import bus_command
+
+        return bus_command.main(words)
     if group == "policy":
         from afdbus.tools import policy_command
 

@@ -68,6 +68,7 @@ class AddressError(ValueError):
 _E = "org.freedesktop.DBus.Error."
 
 ACCESS_DENIED = _E + "AccessDenied"
+ADDRESS_IN_USE = _E + "AddressInUse"
 ADT_AUDIT_DATA_UNKNOWN = _E + "AdtAuditDataUnknown"
 FAILED = _E + "Failed"
 FILE_NOT_FOUND = _E + "FileNotFound"

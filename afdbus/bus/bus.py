@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
-    from afdbus.bus.ports import Clock, Host, Journal, Launcher, Services, Tap
+    from afdbus.bus.ports import BusKeeper, Clock, Host, Journal, Launcher, Services, Tap
     from afdbus.bus.trial import Trial
     from afdbus.identity import Identity
     from afdbus.limits import Limits
@@ -73,6 +73,8 @@ class Bus:
         self.type = type_
         self.systemd_activation = systemd_activation
         self.interfaces = INTERFACES
+        # Where buses are made and closed while the process runs.
+        self.keeper: BusKeeper | None = None
         self.strict = bool(os.environ.get("AFDBUS_STRICT"))
 
         self.peers: dict[str, Peer] = {}

@@ -122,3 +122,16 @@ class Launcher(Protocol):
     ) -> Child:
         """Start `service` with `environment` added to its own; `ended` is called, never at once,
         with what is to be told of its end, None for success.  Raises BusError."""
+
+
+class BusKeeper(Protocol):
+    """Makes and closes other buses of the same process; raises BusError."""
+
+    def create(self, name: str, config: str) -> str:
+        """Make a bus by that name, a random one if it is empty; returns its address."""
+
+    def closing(self, name: str) -> Callable[[], None]:
+        """What closes the bus `name`, after the answer."""
+
+    def buses(self) -> list[tuple[str, str]]:
+        """Names and addresses of all."""

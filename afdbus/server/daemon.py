@@ -27,6 +27,7 @@ from afdbus.server.beside import import_beside
 from afdbus.server.buses import Buses
 from afdbus.server.busserver import BusServer
 from afdbus.server.collector import Collector
+from afdbus.server.keeper import Keeper
 from afdbus.server.launcher import Starting
 from afdbus.server.learning import EVERY
 from afdbus.server.loop import Loop
@@ -72,6 +73,7 @@ class Daemon:
             options.nofile, journal.syslog, options.systemd_activation, options.privileged
         )
         trial = self._on_trial()
+        keeper = Keeper(self._loop, journal, self._buses)
         when_full = FullReceiver(cast("Way", options.full_receiver))
         # One for each configuration file, and which buses are to read it again.
         self._watches: dict[str, Watch] = {}
@@ -94,6 +96,7 @@ class Daemon:
                 self._watches[file] = Watch(self._loop, journal, partial(self._reload, file))
                 self._watches[file].follow(bus.config.sources)
             self._readers.setdefault(file, []).append(server)
+            keeper.add(bus.name, server, str(bus))
         self._learn()
 
     def run(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from afdbus.bus import delivery, systemd
 from afdbus.bus import message as messages
+from afdbus.bus.driver import host1
 from afdbus.bus.driver.privilege import check_privileged
 from afdbus.bus.driver.table import ANY_PATH, FIRST, PRIVILEGED, WHOLE, Answer, Method
 from afdbus.bus.judge import judge
@@ -64,6 +65,8 @@ def handle(bus: Bus, message: Message) -> Method | None:
 
 def find(peer: Peer, header: Header) -> Method:
     """The method that a call means, if it exists at this path and for this peer."""
+    if header.interface == host1.INTERFACE:
+        return host1.find(peer, header)
     canonical = header.path == BUS_PATH
     found_interface = False
     for interface in peer.bus.interfaces:
