@@ -42,3 +42,16 @@ def test_soak(program: Callable[[str], str], kind: str) -> None:
     )
     assert run.returncode == 0, run.stdout
     assert "window 3: 3 rounds" in run.stdout
+
+
+def test_buses(program: Callable[[str], str]) -> None:
+    """Some buses in one process, all isolated."""
+    program("dbus-daemon")
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "buses.py", "--buses=20", "--rounds=1", "--json"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(run.stdout)
+    assert told["buses"] == 20
+    assert min(told["ms"], told["daemon_ms"], told["ratio"], told["kib"]) > 0

@@ -138,7 +138,11 @@ class BusHandle:
 
     def when_changed(self, tell: Callable[[], None]) -> None:
         """Call `tell`, once, when a name (unique ones included) has come or gone, a client has
-        become a monitor, a connection has ended, or the bus is closed."""
+        become a monitor, a connection has ended, or the bus is closed.
+
+        Raises BusClosedError, also where asking has served the loop for so long that it was closed.
+        """
+        self._check_open()
         self._watchers.append(tell)
 
     def forget(self, tell: Callable[[], None]) -> None:

@@ -10,9 +10,9 @@ import pytest
 from kit import RawClient
 from kit.process import Run, run
 
-from afdbus import Host, ThreadHost
+from afdbus import ThreadHost
 
-__all__ = ["run", "Host"]
+__all__ = ["run"]
 
 EVERYBODY = "<policy context='default'><allow user='*'/></policy>"
 
@@ -63,8 +63,8 @@ def test_p37_a_daemon_s_bus_of_its_own_lets_in_whom_its_configuration_does(
 def test_p37_a_name_that_somebody_has_is_an_error(host: ThreadHost) -> None:
     """Whoever was first keeps it; nothing is taken over, and nobody is led astray in silence."""
     bus = host.create_bus()
-    with pytest.raises(OSError, match="in use"):
-        ThreadHost().open().create_bus(bus.name)
+    with ThreadHost() as other, pytest.raises(OSError, match="in use"):
+        other.create_bus(bus.name)
 
 
 def test_p37_random_names_cannot_be_guessed(host: ThreadHost) -> None:

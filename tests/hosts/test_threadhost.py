@@ -258,3 +258,18 @@ def test_messages_tell_of_broadcasts_that_somebody_may_not_have(
     refusal = bus.messages[-1]
     assert refusal.startswith("refused: Rejected receive message, 2 matched rules")
     assert refusal.endswith(f"[{rule} <policy>:1]")
+
+
+def test_a_bus_that_is_closed_while_it_is_asked(
+    host: ThreadHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking serves the loop for a moment, in which another thread may have it closed; whoever
+    waits from then on would wait for ever."""
+    bus = host.create_bus()
+    monkeypatch.setattr(bus._handle, "_settle", bus._handle.close)
+    with pytest.raises(BusClosedError):
+        bus.wait_for_name("com.example.Never", timeout=60)
+    other = host.create_bus()
+    monkeypatch.setattr(other._handle, "_settle", other._handle.close)
+    with pytest.raises(BusClosedError):
+        other.wait_until(lambda now: False, timeout=60)
