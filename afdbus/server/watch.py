@@ -3,7 +3,8 @@
 dbus-daemon watches `<includedir>`s and service directories if they are there.  Here also the files
 themselves are, and for what is not there the nearest directory that is.  A path is followed step by
 step: in a directory where a step is missing or a symbolic link that one entry is watched, and of
-the others only whether they are moved or removed; so it does no harm to be below a busy directory.
+the others only whether they are moved or removed.  No entry is watched where everybody may make
+them, as in /tmp: strangers must not keep the bus awake.
 
 Reading causes none of the events that are waited for, so a reload is not the cause of another.
 """
@@ -144,14 +145,14 @@ class Watch:
                     self._inotify.add(path, _mask(*watched[number]) | inotify.MASK_ADD)
                     names = names | watched[number][1]
                 watched[number] = (path, names)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # this very moment; the plan will be another
-            except OSError as error:
-                # Not to be allowed to read a directory on the way is usual.
-                if ALL in names or not isinstance(error, PermissionError):
+            except PermissionError as error:
+                if ALL in names:  # on the way there it is usual
                     self._complain(f"Cannot setup inotify for '{path}'; error '{error.strerror}'")
-                if not isinstance(error, PermissionError):
-                    break
+            except OSError as error:
+                self._complain(f"Cannot setup inotify for '{path}'; error '{error.strerror}'")
+                break  # there are no more to be had
         for number in self._watched.keys() - watched.keys():
             self._inotify.remove(number)
         self._watched = watched
@@ -204,6 +205,11 @@ class Watch:
         if self._due is None or begun < self._due:
             return  # something was read meanwhile
         self._due = None
+        if not all(map(os.path.exists, list(self._files)[:1])):
+            # The file itself was removed, as some do who have started a bus with it.  There is
+            # nothing to be read; but it may come back.
+            self._arm()
+            return
         self._changed()
         self._rested = clock() + REST * (clock() - begun)
 
@@ -233,13 +239,13 @@ def _steps(path: str) -> Iterator[tuple[str, str]]:
         try:
             mode = os.lstat(found).st_mode
         except OSError:
-            yield place, name
+            yield place, _if_private(place, name)
             return
         if not stat.S_ISLNK(mode):
             yield place, ""
             place = found
             continue
-        yield place, name
+        yield place, _if_private(place, name)
         links += 1
         try:
             target = os.readlink(found)
@@ -251,6 +257,14 @@ def _steps(path: str) -> Iterator[tuple[str, str]]:
         if target.startswith("/"):
             place = "/"
     yield place, ALL
+
+
+def _if_private(place: str, name: str) -> str:
+    """`name`, or nothing if everybody may make entries of the directory `place`."""
+    try:
+        return "" if os.stat(place).st_mode & stat.S_IWOTH else name
+    except OSError:
+        return name
 
 
 def _mask(path: str, names: set[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shutil
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
@@ -57,13 +58,13 @@ class Scene:
         self.folder = folder
         self.loop = FakeLoop()
         self.journal = FakeJournal()
-        self.files = ["etc/bus.conf"]
+        self.files = ["etc/bus.conf", "etc/more.conf"]
         self.directories = ["etc/bus.d", "etc/none/bus.d"]
         self.reloads = 0
         self.takes = 0.0
         for name in ("etc/bus.d", "etc/other", "elsewhere/bus.d"):
             (folder / name).mkdir(parents=True)
-        for name in ("etc/bus.conf", "etc/bus.d/a.conf", "etc/neighbour", "elsewhere/a.conf"):
+        for name in (*self.files, "etc/bus.d/a.conf", "etc/neighbour", "elsewhere/a.conf"):
             (folder / name).write_text("1")
         self.watch = Watch(self.loop, self.journal, self.reload)  # type: ignore[arg-type]
 
@@ -144,13 +145,15 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a symbolic link is made": lambda at: (at / "etc/bus.d/l.conf").symlink_to("a.conf"),
     "a second name is made": lambda at: os.link(at / "elsewhere/a.conf", at / "etc/bus.d/l.conf"),
     "the folder is moved": lambda at: (at / "etc/bus.d").rename(at / "etc/gone"),
-    "a folder above it is moved": lambda at: (at / "etc").rename(at / "gone"),
+    "a folder above it is replaced": lambda at: shutil.copytree(
+        (at / "etc").rename(at / "gone"), at / "etc"
+    ),
     "the first folder on the way is made": lambda at: (at / "etc/none").mkdir(),
     "all folders on the way are made": lambda at: (at / "etc/none/bus.d").mkdir(parents=True),
     "the folder is moved in whole": lambda at: (at / "elsewhere").rename(at / "etc/none"),
     "the file is overwritten": lambda at: (at / "etc/bus.conf").write_text("2"),
     "the file is replaced": lambda at: _replace(at / "etc/bus.conf"),
-    "the file is removed": lambda at: (at / "etc/bus.conf").unlink(),
+    "an included file is removed": lambda at: (at / "etc/more.conf").unlink(),
     "the file may be read by others": lambda at: (at / "etc/bus.conf").chmod(0o644),
 }  # fmt: skip
 
@@ -245,12 +248,35 @@ def test_a_file_that_is_moved_away_and_written_anew(scene: Scene) -> None:
     """As some editors do."""
     scene.follow()
     scene.path("etc/bus.conf").rename(scene.path("etc/bus.conf~"))
-    assert scene.noticed()
+    assert not scene.noticed()
     scene.path("etc/bus.conf~").write_text("2")
     assert not scene.noticed()
     scene.path("etc/bus.conf").write_text("2")
     assert scene.noticed()
     scene.path("etc/bus.conf").write_text("3")
+    assert scene.noticed()
+
+
+def test_a_file_that_is_removed_when_the_bus_runs(scene: Scene) -> None:
+    """As some do who start one: nothing is to be read then."""
+    scene.follow()
+    scene.path("etc/bus.conf").unlink()
+    assert not scene.noticed()
+    scene.path("etc/bus.d/b.conf").write_text("2")
+    assert not scene.noticed()
+    scene.path("etc/bus.conf").write_text("2")
+    assert scene.noticed()
+
+
+def test_where_everybody_may_make_files_none_is_waited_for(scene: Scene) -> None:
+    scene.path("etc").chmod(0o1777)
+    scene.follow()
+    scene.path("etc/none").mkdir()
+    assert not scene.noticed()
+    scene.path("etc/bus.d/b.conf").write_text("2")
+    assert scene.noticed()
+    # It is there by now, and was seen with the reload.
+    scene.path("etc/none/bus.d").mkdir()
     assert scene.noticed()
 
 
