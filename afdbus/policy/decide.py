@@ -100,6 +100,14 @@ def _fits(rule: MessageRule, question: Question) -> bool:
     ) or rule.min_fds <= question.fds <= rule.max_fds
 
 
+def _covers_any(prefix: str, names: Collection[str]) -> bool:
+    below = prefix + "."
+    return prefix in names or any(name.startswith(below) for name in names)
+
+
+# Up to so many prefixes they are looked for among many names, one after the other.
+_FEW_PREFIXES = 16
+
 # A rule's place in the order, the rule, and the verdict if it allows and that is all.
 _Entry = tuple[int, MessageRule, Verdict]
 
@@ -181,14 +189,21 @@ class MessageIndex:
         else:
             files += [file for name, file in by_name.items() if name in names]
         if self._by_prefix:
-            found = {prefix for name in names for prefix in prefixes(name)}
-            files += [self._by_prefix[prefix] for prefix in found if prefix in self._by_prefix]
+            files += self._with_prefix(names)
         # An absent interface fits no allow rule but every deny rule; path, member and error differ.
         interface = question.interface
         if interface is None:
             return [entries for file in files for entries in (file.plain, file.denials)]
         others = [file.by_interface[interface] for file in files if interface in file.by_interface]
         return [file.plain for file in files] + others
+
+    def _with_prefix(self, names: Collection[str]) -> list[_File]:
+        by_prefix = self._by_prefix
+        # A peer may have thousands of names, and rules with a prefix are rare (P9).
+        if len(by_prefix) <= _FEW_PREFIXES and len(by_prefix) < len(names):
+            return [file for prefix, file in by_prefix.items() if _covers_any(prefix, names)]
+        found = {prefix for name in names for prefix in prefixes(name)}
+        return [by_prefix[prefix] for prefix in found if prefix in by_prefix]
 
 
 class OwnIndex:
