@@ -43,6 +43,21 @@ def test_kill() -> None:
     child.kill()  # nobody, then
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one has to be root")
+def test_what_is_out_of_reach_is_left_alone() -> None:
+    """As what a setuid helper has become may be."""
+    child = shell("exec sleep 1000")
+    os.setresuid(65534, 65534, 0)
+    try:
+        child.kill()
+        child.end()
+    finally:
+        os.setresuid(0, 0, 0)
+    assert not select.select([child.fd], [], [], 0)[0]
+    child.kill()
+    assert end(child) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("program", ["", "/nonexistent", "/", "/etc/passwd"])
 def test_what_cannot_be_executed(program: str) -> None:
     before = os.listdir("/proc/self/fd")
