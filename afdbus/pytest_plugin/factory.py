@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from afdbus.config.model import Config
     from afdbus.pytest_plugin.keeper import Keeper
 
+# As in desktop entries, of which service files are some: a value is one line.
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
 Services = Sequence[str | os.PathLike[str]] | Mapping[str, str | Sequence[str]]
 BusType = Literal["session", "system"]
 
@@ -83,7 +86,7 @@ class BusFactory:
             program = shutil.which(words[0])
             if program is None:
                 raise FileNotFoundError(2, os.strerror(2), words[0])
-            exec_ = shlex.join([os.path.abspath(program), *words[1:]])
+            exec_ = shlex.join([os.path.abspath(program), *words[1:]]).translate(_ESCAPES)
             (directory / f"{name}.service").write_text(
                 f"[D-BUS Service]\nName={name}\nExec={exec_}\n", encoding="utf-8"
             )
