@@ -55,3 +55,13 @@ def test_buses(program: Callable[[str], str]) -> None:
     told = json.loads(run.stdout)
     assert told["buses"] == 20
     assert min(told["ms"], told["daemon_ms"], told["ratio"], told["kib"]) > 0
+
+
+def test_fixture() -> None:
+    script = COMPARE.with_name("fixture.py")
+    run = subprocess.run(
+        [sys.executable, script, "--tests=3", "--json"], stdout=subprocess.PIPE, check=True
+    )
+    told = json.loads(run.stdout)
+    assert set(told) == {"fixture", "fixture and client", "first"}
+    assert told["first"] > 0

@@ -184,6 +184,11 @@ class Keeper:
         yield
         self._environment.heal()
 
+    def pytest_keyboard_interrupt(self) -> None:
+        """Nobody can have tidied up."""
+        for kept in self._kept:
+            kept.failed = True
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, Any, None]:
         outcome = yield
