@@ -151,10 +151,12 @@ class Keeper:
 
     def close(self) -> None:
         """The end of the run."""
-        for kept in self._kept[::-1]:
-            self._end(kept)
-        if self._host is not None:
-            self._host.close()
+        try:
+            for kept in self._kept[::-1]:
+                self._end(kept)
+        finally:
+            if self._host is not None:
+                self._host.close()
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -167,16 +169,20 @@ class Keeper:
             self._makers.pop()
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None]:
+    def pytest_runtest_protocol(self) -> Generator[None]:
+        try:
+            yield
+        finally:
+            self._item = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Not where the protocol begins: there are plugins that run a test once more."""
         self._item = item
         self._tearing_down = self._reported = False
         self._ended.clear()
         for kept in self._kept:
             kept.seen = kept.bus.statistics().messages
-        try:
-            yield
-        finally:
-            self._item = None
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None]:

@@ -266,6 +266,41 @@ def test_importlib_and_two_hosts_and_a_run_inside(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+AGAIN = """
+import pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    runtestprotocol(item, log=False, nextitem=nextitem)
+    item._initrequest()
+    runtestprotocol(item, log=True, nextitem=nextitem)
+    return True
+"""
+
+
+def test_a_test_runs_again(run: Run, pytester: pytest.Pytester) -> None:
+    """As plugins do that give a failing test another chance."""
+    pytester.makepyfile(again=AGAIN)
+    result = run(
+        """
+        made = []
+
+        def test_it(dbus_bus_factory, dbus_session):
+            assert all(bus.closed for bus in made)
+            made.append(dbus_bus_factory())
+            open_dbus_connection("SESSION").close()
+            assert len(made) == 1
+
+        def test_after():
+            assert [bus.closed for bus in made] == [True, True]
+        """,
+        "-p", "again", STRICT,
+    )  # fmt: skip
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*- D-Bus messages on dbus_session (call) -*"])
+
+
 def test_ctrl_c_in_the_middle(run: Run) -> None:
     """Everything is put away, and pytest says that it was interrupted."""
     result = run(
