@@ -20,7 +20,7 @@ from afdbus.server.door import Door
 from afdbus.server.launcher import DEFAULT, ServiceLauncher, Starting
 from afdbus.server.listeners import printable
 from afdbus.server.reload import Configuration
-from afdbus.server.timers import Deadlines
+from afdbus.server.timers import Call, Deadlines
 
 if TYPE_CHECKING:
     from afdbus.bus.ports import Journal, Port
@@ -98,11 +98,12 @@ class BusServer:
             services=self._services,
             launcher=self._launcher,
             touched=loop.touched,
-            wake_at=lambda when: timers.call_at(when, self.bus.expire),
+            wake_at=lambda when: timers.call_at(when, self._expire),
             type_=config.type,
             systemd_activation=starting.by_systemd,
             full_receiver=full_receiver,
         )
+        self._expire = Call(self.bus.expire)
         self.door = Door(self.bus, allow_anonymous=config.allow_anonymous)
         self._check_listening()
 
@@ -260,6 +261,10 @@ class BusServer:
             connection.close()
         self._launcher.close()
         self.loop.flush()
+        # A timer that is not due yet must not keep a bus that is gone in memory.
+        self._incomplete.close()
+        self._fds.close()
+        self._expire.call_off()
         for listener in self._listeners:
             listener.close()
 

@@ -180,6 +180,8 @@ class Daemon:
         return config
 
     def _reload(self, file: str) -> None:
-        for server in self._readers[file]:
+        for server in self._buses:
+            if server not in self._readers[file]:
+                continue
             with contextlib.suppress(BusError):  # the log says why
                 server.reload()

@@ -166,13 +166,7 @@ class BusHandle:
         gids: Sequence[int] | None = None,
         pid: int | None = None,
     ) -> socket.socket:
-        """A socket on which the bus takes whoever speaks for the user `uid` in the groups `gids`.
-
-        Our own user and process unless given; without `gids` the groups of the user database.  In
-        the handshake the client may claim any uid.  Such an identity decides what policy allows;
-        it can do nothing outside the bus, whoever it pretends to be: reload it, start programs,
-        make buses.  The socket is the caller's to close.
-        """
+        """A socket on which the bus takes whoever speaks for that user; see `HostedBus.socket`."""
         self._check_open()
         user = os.geteuid() if uid is None else uid
         identity = Identity(

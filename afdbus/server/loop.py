@@ -133,7 +133,8 @@ class Loop:
     def settle(self) -> None:
         """Serve all that is ready now: what clients did before this call is done after it.
 
-        For tasks that ask; the loop itself is asleep in an await meanwhile.
+        For those who ask a bus what it knows.  Not for handlers of events: others of the same pass
+        would outlive what this closes (P6).
         """
         for _ in range(SETTLING):
             events = self._poller.poll(0, EVENTS)

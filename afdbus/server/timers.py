@@ -41,6 +41,23 @@ class Timers:
         return deeds
 
 
+class Call:
+    """A deed for `call_at` that can be called off, and is let go of then: what hangs on it need
+    not wait for its time."""
+
+    __slots__ = ("_deed",)
+
+    def __init__(self, deed: Callable[[], None]) -> None:
+        self._deed: Callable[[], None] | None = deed
+
+    def __call__(self) -> None:
+        if self._deed is not None:
+            self._deed()
+
+    def call_off(self) -> None:
+        self._deed = None
+
+
 class Deadlines(Generic[Key]):
     """Things that must be done with within the same time each.
 
@@ -50,7 +67,7 @@ class Deadlines(Generic[Key]):
     already, too.  A timeout below 0 is "never".
     """
 
-    __slots__ = ("_expired", "_milliseconds", "_next", "_timers", "_waiting")
+    __slots__ = ("_call", "_expired", "_milliseconds", "_next", "_timers", "_waiting")
 
     def __init__(
         self,
@@ -65,6 +82,11 @@ class Deadlines(Generic[Key]):
         self._waiting: dict[Key, float] = {}
         # When the next look is due; those that are due later are void.
         self._next = inf
+        self._call = Call(self._check)
+
+    def close(self) -> None:
+        """Nothing expires any more."""
+        self._call.call_off()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -87,7 +109,7 @@ class Deadlines(Generic[Key]):
         when = self._end(since)
         if when < self._next:
             self._next = when
-            self._timers.call_at(when, self._check)
+            self._timers.call_at(when, self._call)
 
     def _check(self) -> None:
         now = self._timers.clock()

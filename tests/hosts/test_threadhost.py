@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
+import weakref
 
 import pytest
 import trio
@@ -273,3 +275,18 @@ def test_a_bus_that_is_closed_while_it_is_asked(
     monkeypatch.setattr(other._handle, "_settle", other._handle.close)
     with pytest.raises(BusClosedError):
         other.wait_until(lambda now: False, timeout=60)
+
+
+def test_a_closed_bus_is_let_go(host: ThreadHost) -> None:
+    """Although time would still run for clients that were half way in."""
+    gone = []
+    for _ in range(3):
+        bus = host.create_bus()
+        with RawClient(bus.address) as client, RawClient(bus.address):
+            client.join()
+        gone.append(weakref.ref(bus._handle.server))
+        bus.close()
+    del bus
+    host.create_bus()
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None, None]
