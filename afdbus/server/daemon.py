@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 # What takes the loop over; where privileges are dropped it is imported before.
 TASK = "afdbus.server.task"
+# When the import begins, in seconds: by then who has waited for the bus was answered, and the many
+# that are started for one test each have ended.
+SOON = 0.3
 
 
 def run_daemon(options: Options, buses: list[BoundBus], journal: Journal) -> int:
@@ -106,7 +109,8 @@ class Daemon:
         # Whatever came since the start was kept back until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._report_ready()
-        import_beside(loop, TASK, loop.stop)
+        later = loop.timers.clock() + SOON
+        loop.timers.call_at(later, partial(import_beside, loop, TASK, loop.stop))
         loop.serve()
         if not self._ended:
             for watch in self._watches.values():
