@@ -2,7 +2,7 @@
 
 Misses, odd frames, the driver and held messages come through here.  In each function come first all
 questions, then all deeds, without a pause between: a message reaches all its receivers or none, and
-a refusal leaves nothing behind.
+a refusal leaves nothing behind but what dbus-daemon leaves of it in the list of open calls.
 """
 
 from __future__ import annotations

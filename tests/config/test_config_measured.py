@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,7 +162,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def stage(kind: str) -> Iterator[Stage]:
-    with Stage(kind) as stage:
+    with closing(Stage(kind)) as stage:
         yield stage
 
 

@@ -268,7 +268,7 @@ def test_reply_to_a_call_that_wanted_none(dave: RawClient, erin: RawClient) -> N
     assert dave.sync() == []
 
 
-def test_denied_reply_leaves_the_call_open(
+def test_reply_of_a_stranger_leaves_the_call_open(
     strict: Daemon, dave: RawClient, erin: RawClient
 ) -> None:
     """It does not use up the open call."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 from kit import BUS, ClosedError, Daemon, Message, RawClient, Received, busconfig, call
@@ -172,17 +171,6 @@ class Stage:
         os.close(self.file)
         self.control.close()
         self.daemon.stop()
-
-    def __enter__(self) -> Stage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Conversation:

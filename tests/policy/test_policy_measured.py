@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import pytest
@@ -435,7 +436,7 @@ def outcome(step: Step, heard: Heard) -> str:
 
 @pytest.fixture(scope="module")
 def stage(kind: str) -> Iterator[Stage]:
-    with Stage(kind) as stage:
+    with closing(Stage(kind)) as stage:
         yield stage
 
 

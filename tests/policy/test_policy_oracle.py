@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from conversations import Leave, Load, Send, Stage, Step, come, differ, match
@@ -26,7 +27,7 @@ Stages = tuple[Stage, Stage]
 @pytest.fixture(scope="module")
 def stages(program: Callable[[str], str]) -> Iterator[Stages]:
     program("dbus-daemon")
-    with Stage("dbus-daemon") as theirs, Stage("afdbus") as ours:
+    with closing(Stage("dbus-daemon")) as theirs, closing(Stage("afdbus")) as ours:
         yield theirs, ours
 
 
