@@ -19,7 +19,7 @@ from afdbus.config.doctype import plain
 from afdbus.config.model import MissingFile
 from afdbus.errors import ConfigError
 
-# Beginnings of elements, and what may hold a "<" that is none.
+# Beginnings of elements, and what may hold a "<" that is none; so may entities and notations.
 _markup = re.compile(r"<!--.*?-->|<\?.*?\?>|<!\[CDATA\[.*?\]\]>|<(?=[^!?/])", re.DOTALL).finditer
 
 MAX_FILE = 1024 * 1024  # dbus-daemon's limit
@@ -93,7 +93,8 @@ def parse(data: bytes, path: str) -> Element:
         reason = error.msg.rpartition(", line ")[0].strip() or error.msg
         raise ConfigError(reason, path, line, column) from None
     entities = "<!ENTITY" in text  # an entity can hide a word, and elements
-    return _element(root, path, "xmlns" in text or entities, None if entities else _lines(text))
+    lines = None if entities or "<!NOTATION" in text else _lines(text)
+    return _element(root, path, "xmlns" in text or entities, lines)
 
 
 def _lines(text: str) -> Iterator[int]:

@@ -191,6 +191,11 @@ def test_a_malformed_head(head: str) -> None:
     assert caught.value.line == 2
 
 
+def test_a_notation_may_look_like_markup() -> None:
+    root = tree("<!DOCTYPE a [<!NOTATION n SYSTEM '<!--'>]>\n<a>\n<b/><!-- --></a>")
+    assert [(child.name, child.line) for child in root.children] == [("b", 3)]
+
+
 def test_read_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(str(tmp_path))
