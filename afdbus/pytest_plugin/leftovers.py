@@ -17,6 +17,9 @@ from afdbus.errors import BusClosedError
 if TYPE_CHECKING:
     from afdbus import BusStatistics, ConnectionInfo, ThreadBus
 
+# Seconds in which the kernel ends a process for certain.
+KILLING = 10.0
+
 LEAKS = ("warn", "fail", "ignore")
 
 
@@ -90,11 +93,11 @@ def services_left(bus: ThreadBus, grace: float) -> list[str]:
     try:
         _wait(running, grace)
         for pid in running.values():
-            killed.append(f"process {pid}, a service that ignored SIGTERM")
+            killed.append(f"process {pid}, a service that did not end by SIGTERM")
             # The leader of a session: its number is its own until the host reaps it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-        _wait(running, grace)
+        _wait(running, KILLING)
     finally:
         for fd in running:
             os.close(fd)

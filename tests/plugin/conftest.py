@@ -39,6 +39,6 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(source: str, *arguments: str, ini: str = "", head: str = HEAD) -> pytest.RunResult:
         pytester.makeini(INI + ini)
         pytester.makepyfile(test_it=head + textwrap.dedent(source))
-        return pytester.runpytest_subprocess(*arguments, timeout=60)
+        return pytester.runpytest_subprocess(*arguments, timeout=240)
 
     return run

@@ -165,20 +165,14 @@ def test_other_processes(run: Run, program: Callable[[str], str]) -> None:
 def test_services_are_started_and_ended(run: Run) -> None:
     result = run(
         """
-        import signal
         import textwrap
 
         SERVICE = '''
-            import os, signal, sys
+            import sys
             from jeepney import message_bus
             from jeepney.io.blocking import open_dbus_connection
-            if "stubborn" in sys.argv:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             connection = open_dbus_connection("SESSION")
             connection.send(message_bus.RequestName(sys.argv[1]))
-            if "stubborn" in sys.argv:
-                while True:
-                    signal.pause()
             try:
                 while True:
                     connection.receive()
@@ -230,17 +224,45 @@ def test_services_are_started_and_ended(run: Run) -> None:
         def test_no_program(dbus_session):
             pass
 
-        def test_stubborn(dbus_bus_factory, program):
-            command = [*program, "com.example.A", "stubborn"]
-            bus = dbus_bus_factory(services={"com.example.A": command})
-            start(bus, "com.example.A")
         """,
         STRICT,
-        ini="afdbus_grace = 2",
+        ini="afdbus_grace = 60",
     )
-    result.assert_outcomes(passed=5, errors=2)
+    result.assert_outcomes(passed=4, errors=1)
     result.stdout.fnmatch_lines(["*FileNotFoundError: *'/nonexistent'"])
-    result.stdout.re_match_lines([r".*left behind on session: process \d+, a service that ignored"])
+
+
+def test_a_service_that_does_not_end_is_killed(run: Run) -> None:
+    result = run(
+        """
+        PROGRAM = [
+            "import signal",
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "from jeepney import message_bus",
+            "from jeepney.io.blocking import open_dbus_connection",
+            "connection = open_dbus_connection('SESSION')",
+            "connection.send(message_bus.RequestName('com.example.A'))",
+            "while True: signal.pause()",
+        ]
+        COMMAND = [sys.executable, "-c", "\\n".join(PROGRAM)]
+        children = []
+
+        @pytest.mark.dbus(services={"com.example.A": COMMAND})
+        def test_it(dbus_session):
+            with open_dbus_connection("SESSION") as connection:
+                assert call(connection, message_bus.StartServiceByName("com.example.A")) == 1
+            children.extend(dbus_session.statistics().children)
+
+        def test_after():
+            (pid,) = children
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        """,
+        STRICT,
+        ini="afdbus_grace = 0",
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.re_match_lines([r"left behind on dbus_session: process \d+, a service that did "])
 
 
 def test_unittest(run: Run) -> None:

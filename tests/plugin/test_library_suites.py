@@ -34,7 +34,7 @@ def test_jeepney(pytester: pytest.Pytester, tmp_path: Path) -> None:
     suite.rename(pytester.path / "io_tests")
     pytester.makepyfile(on_afdbus=PLUGIN)
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    result = pytester.runpytest_subprocess("-p", "on_afdbus", "--afdbus-leaks=fail", timeout=120)
+    result = pytester.runpytest_subprocess("-p", "on_afdbus", "--afdbus-leaks=fail", timeout=240)
     outcomes = result.parseoutcomes()
     assert outcomes.pop("passed") >= 10
     assert not {*outcomes} & {"failed", "errors", "skipped"}
