@@ -76,8 +76,8 @@ class Daemon:
             options.nofile, journal.syslog, options.systemd_activation, options.privileged
         )
         trial = self._on_trial()
-        keeper = Keeper(self._loop, journal, self._buses)
         when_full = FullReceiver(cast("Way", options.full_receiver))
+        keeper = Keeper(self._loop, journal, self._buses, when_full, trial)
         # One for each configuration file, and which buses are to read it again.
         self._watches: dict[str, Watch] = {}
         self._readers: dict[str, list[BusServer]] = {}

@@ -22,6 +22,8 @@ from afdbus.server.ownname import bind_name, random_name
 from afdbus.wire.address import new_guid
 
 if TYPE_CHECKING:
+    from afdbus.bus.overflow import FullReceiver
+    from afdbus.bus.trial import Trial
     from afdbus.host.journal import Journal
     from afdbus.server.buses import Buses
     from afdbus.server.busserver import BusServer
@@ -33,12 +35,21 @@ MAX_BUSES = 512
 
 class Keeper:
     """Makes, closes and lists buses; those of the start are told to `add`, the first one being
-    the primary, which stays."""
+    the primary, which stays.  `full_receiver` and `trial` hold for all buses of the daemon."""
 
-    def __init__(self, loop: Loop, journal: Journal, buses: Buses) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        journal: Journal,
+        buses: Buses,
+        full_receiver: FullReceiver,
+        trial: Trial | None,
+    ) -> None:
         self._loop = loop
         self._journal = journal
         self._served = buses
+        self._full_receiver = full_receiver
+        self._trial = trial
         self._primary: BusServer | None = None
         # By its name, "" for one that has none: each with its address.
         self._buses: dict[str, tuple[BusServer, str]] = {}
@@ -70,7 +81,9 @@ class Keeper:
             [listener],
             guid=listener.guid,
             journal=Prefixed(self._journal, f"[{name}] "),
+            full_receiver=self._full_receiver,
         )
+        server.bus.trial = self._trial
         address = printable([listener])
         self._buses[name] = (server, address)
         self._made.add(name)

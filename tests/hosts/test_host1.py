@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import BUS, Message, RawClient, Received, busconfig, call
+from kit import BUS, Message, RawClient, Received, busconfig, call, signal
 from kit.hosted import Connect, fresh_name
 from kit.process import Process, Run, run
 
@@ -80,6 +80,26 @@ def test_p39_a_configuration_is_text(alice: RawClient, connect: Connect, tmp_pat
         answer = ask(alice, "CreateBus", "ss", "", wrong)
         assert answer.error_name == f"{ERROR}InvalidArgs", wrong
     assert len(ask(alice, "ListBuses").args[0]) == 2
+
+
+def test_made_buses_are_as_the_daemon_s_others(
+    run: Run, connect: Connect, tmp_path: Path
+) -> None:
+    """What the command line says of all buses holds for them, too."""
+    file = tmp_path / "bus.conf"
+    file.write_text(busconfig(listen="unix:tmpdir=/tmp"))
+    daemon = run([f"--config-file={file}", "--permissive", "--full-receiver=disconnect"], 1)
+    limits = "<limit name='max_outgoing_bytes'>20000</limit>"
+    policy = "<policy context='default'><allow send_destination='*'/><allow receive_sender='*'/>"
+    text = f"<busconfig>{limits}{policy}<deny own='*'/></policy></busconfig>"
+    address = create(connect(daemon.lines[0]), "", text)
+    sender, receiver = connect(address), connect(address)
+    assert receiver.own("com.example.Denied") == 1
+    receiver.match("member='Flood'")
+    for _ in range(300):  # more than the kernel keeps
+        sender.send(signal("Flood", "ay", bytes(5000)))
+        sender.sync()
+    sender.until_gone(receiver.name)
 
 
 OUTSIDE = [
