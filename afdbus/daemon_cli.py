@@ -52,8 +52,6 @@ VERSION = (
     "This is free software under the MIT licence; there is NO warranty.\n"
 )
 
-
-
 _FLAGS: dict[str, dict[str, bool]] = {
     "--fork": {"fork": True},
     "--nofork": {"fork": False},
@@ -199,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             options.lessons = Lessons(options.learn)
         except ConfigError as error:
-            return _fail(journal, f"Cannot learn to \"{options.learn}\": {error}")
+            return _fail(journal, f'Cannot learn to "{options.learn}": {error}')
     pidfile = PidFile(config.pidfile) if config.pidfile and options.pidfile else None
     buses: list[BoundBus] = []
     try:
