@@ -10,6 +10,7 @@ import os
 import pwd
 import resource
 import signal
+import stat
 from collections.abc import Callable, Iterable
 
 from afdbus.errors import ACCESS_DENIED
@@ -200,10 +201,14 @@ class PidFile:
 
     def _is_stale(self) -> bool:
         """Whether the file names a process that is gone.  When in doubt it is not."""
+        # Neither a link elsewhere nor a pipe, which would keep us waiting (P40).
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with open(self.path, encoding="ascii") as file:
+            with open(os.open(self.path, flags), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    return False
                 pid = int(file.read(32))
-                written = os.fstat(file.fileno()).st_mtime
         except (OSError, ValueError):
             return False
         if pid == os.getpid():  # usual in containers, where each start gives the same numbers
@@ -211,7 +216,7 @@ class PidFile:
         started = _start_time(pid)
         if started is None and not os.path.exists("/proc/self"):
             return False
-        return started is None or started > written + _CLOCK_SLACK
+        return started is None or started > status.st_mtime + _CLOCK_SLACK
 
     def write(self) -> None:
         """Write our pid.  Raises StartError, also if the file exists."""

@@ -229,6 +229,23 @@ def test_p40_when_in_doubt_it_is_respected(tmp_path: Path, content: str) -> None
         PidFile(str(path)).check()
 
 
+def test_p40_what_is_no_file_is_respected_and_holds_nobody_up(tmp_path: Path) -> None:
+    """The directory may belong to the user of the bus, and it is root who starts."""
+    path = tmp_path / "pid"
+    stale = f"{gone_pid()}\n".ljust(64).encode()
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR)
+    os.write(pipe, stale)
+    with pytest.raises(StartError, match="exists, if the message bus is not running"):
+        PidFile(str(path)).check()
+    os.close(pipe)
+    path.unlink()
+    (tmp_path / "elsewhere").write_bytes(stale)
+    path.symlink_to("elsewhere")
+    with pytest.raises(StartError, match="exists, if the message bus is not running"):
+        PidFile(str(path)).check()
+
+
 def test_p40_a_stale_pid_file_is_replaced_with_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text(f"{gone_pid()}\n")
