@@ -227,7 +227,7 @@ def served_by(manager: Manager, which: str, program: Program) -> int:
     assert manager.hear() == "READY=1"
     uid = Path(f"/proc/{process.pid}").stat().st_uid
     is_served(place.address)
-    for command in (reload_command(place, program), ["kill", "-HUP", str(process.pid)]):
+    for command in (reload_command(place, program), ["sh", "-c", f"kill -HUP {process.pid}"]):
         subprocess.run(command, check=True, timeout=60, capture_output=True)
         told = manager.hear()
         assert told.startswith("RELOADING=1")
