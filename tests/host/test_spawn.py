@@ -24,7 +24,7 @@ def shell(script: str, nofile: tuple[int, int] | None = None, **environment: str
 
 def end(child: Child) -> int:
     """Wait for the end, as the loop does."""
-    ended, _, _ = select.select([child.fd], [], [], 10)
+    ended, _, _ = select.select([child.fd], [], [], 60)
     assert ended
     return child.reap()
 

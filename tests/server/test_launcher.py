@@ -36,7 +36,7 @@ class FakeLoop:
         del self.handlers[fd]
 
     def serve(self) -> None:
-        ready, _, _ = select.select(list(self.handlers), [], [], 10)
+        ready, _, _ = select.select(list(self.handlers), [], [], 60)
         assert ready
         for fd in ready:
             self.handlers[fd](select.EPOLLIN)
@@ -154,7 +154,7 @@ def start_family(
 
 
 def has_ended(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], 10)[0])
+    return bool(select.select([pidfd], [], [], 60)[0])
 
 
 def test_programs_of_a_session_bus_end_with_it(loop: FakeLoop, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_who_ends_later_is_reaped_while_the_loop_runs(loop: FakeLoop) -> None:
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A journal that listens."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(10)
+        listener.settimeout(60)
         listener.bind(str(tmp_path / "journal"))
         listener.listen()
         monkeypatch.setattr(systemd, "JOURNAL", str(tmp_path / "journal"))
