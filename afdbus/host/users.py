@@ -6,7 +6,6 @@ nobody can fill the memory with names that do not exist.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 from typing import NamedTuple
@@ -30,13 +29,11 @@ class Users:
     def __init__(self) -> None:
         self._users: dict[int, User] = {}
         self._uids: dict[str, int] = {}
-        self._gids: dict[str, int] = {}
 
     def flush(self) -> None:
         """Forget all answers: the database may have changed (on a reload)."""
         self._users.clear()
         self._uids.clear()
-        self._gids.clear()
 
     def uid_of(self, name: str) -> int | None:
         """The uid of the user `name`, None if there is no such user.  The text is a name only."""
@@ -47,16 +44,6 @@ class Users:
             except (KeyError, ValueError):  # unknown; or a NUL in it, or no text
                 return None
         return uid
-
-    def gid_of(self, name: str) -> int | None:
-        """The gid of the group `name`, None if there is no such group."""
-        gid = self._gids.get(name)
-        if gid is None:
-            try:
-                gid = self._gids[name] = grp.getgrnam(name).gr_gid
-            except (KeyError, ValueError):
-                return None
-        return gid
 
     def user(self, uid: int) -> User | None:
         """The user with the number `uid`, None if the database has none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 
@@ -22,15 +21,11 @@ def test_everybody_of_this_machine() -> None:
         assert set(user.gids) == set(os.getgrouplist(first.pw_name, first.pw_gid))
         assert list(user.gids) == sorted(set(user.gids))
         assert users.uid_of(entry.pw_name) == entry.pw_uid
-    for group in grp.getgrall():
-        assert users.gid_of(group.gr_name) == group.gr_gid
 
 
 @pytest.mark.parametrize("name", ["", "no-such-name", "ro\0ot", "0", "\udcff"])
 def test_names_that_do_not_exist(name: str) -> None:
-    users = Users()
-    assert users.uid_of(name) is None
-    assert users.gid_of(name) is None
+    assert Users().uid_of(name) is None
 
 
 @pytest.mark.parametrize("uid", [4_000_000_123, 0xFFFFFFFF, 1 << 32, 1 << 80, -1, -(1 << 80)])
