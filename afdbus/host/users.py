@@ -1,4 +1,4 @@
-"""The user database: names and numbers of users and groups (passwd(5), group(5), by way of NSS).
+"""The user database: names and numbers of users, and their groups (passwd(5), group(5), by way of NSS).
 
 Answers are remembered until `flush`, since NSS may ask the network; only good ones, so that
 nobody can fill the memory with names that do not exist.
@@ -24,7 +24,7 @@ class User(NamedTuple):
 class Users:
     """The users as this process sees them."""
 
-    __slots__ = ("_gids", "_uids", "_users")
+    __slots__ = ("_uids", "_users")
 
     def __init__(self) -> None:
         self._users: dict[int, User] = {}
