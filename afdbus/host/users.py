@@ -1,4 +1,4 @@
-"""The user database: names and numbers of users, and their groups (passwd(5), group(5), by way of NSS).
+"""The user database: users by name and number, and their groups (passwd(5), group(5), through NSS).
 
 Answers are remembered until `flush`, since NSS may ask the network; only good ones, so that
 nobody can fill the memory with names that do not exist.
