@@ -254,9 +254,15 @@ class BusServer:
 
     def close(self) -> None:
         """End every connection, then listen no more: no second bus can take the name while old
-        peers still talk on this one (S8)."""
+        peers still talk on this one (S8).
+
+        As there, nobody is told that a callee has gone without an answer: all are.
+        """
         self._closed = True
         self._check_listening()
+        for connection in self._connections:
+            if connection.peer is not None:
+                connection.peer.calls.clear()
         for connection in list(self._connections):
             connection.close()
         self._launcher.close()

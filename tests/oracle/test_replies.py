@@ -239,3 +239,18 @@ def test_calls_to_oneself(alice: RawClient) -> None:
     assert is_open(alice, alice)
     alice.send(method_return(received))
     assert alice.read().brief == ("return",)
+
+
+@pytest.mark.parametrize("caller_comes_first", [True, False])
+def test_the_end_of_the_bus_is_no_end_of_a_callee(kind: str, caller_comes_first: bool) -> None:
+    """Who waits for an answer hears no NoReply, whoever is disconnected first."""
+    with Daemon(kind) as daemon:
+        first, second = RawClient(daemon.address), RawClient(daemon.address)
+        first.join()
+        second.join()
+        caller, callee = (first, second) if caller_comes_first else (second, first)
+        caller.send(peer_call(callee.name))
+        callee.receive_call()
+    assert caller.closed() == []
+    caller.close()
+    callee.close()
