@@ -1,8 +1,8 @@
 """The daemon: one loop, its buses, and the signals.
 
-Who starts a bus waits for its first answer.  So the loop serves by itself at first, while trio is
-imported beside it; then it goes on as trio's task.  All that it waits for is a descriptor in its
-epoll set or a timer, so nothing is lost between the two.
+Who starts a bus waits for its first answer.  So the loop serves by itself at first.  Once nobody
+has anything to say trio is imported beside it, and it goes on as trio's task.  All that it waits
+for is a descriptor in its epoll set or a timer, so nothing is lost between the two.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 
 # What takes the loop over; where privileges are dropped it is imported before.
 TASK = "afdbus.server.task"
-# When the import begins, in seconds: by then who has waited for the bus was answered, and the many
-# that are started for one test each have ended.
+# Seconds without a message after which it is imported: nobody waits for an answer then, and the
+# many daemons that are started for one test each never come to it.
+QUIET = 0.5
+# Seconds after which the files of the configuration are watched, and full collections are kept for
+# idle moments: by then who has waited for the bus was answered.
 SOON = 0.3
 
 
@@ -109,14 +112,13 @@ class Daemon:
         # Whatever came since the start was kept back until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._report_ready()
-        later = loop.timers.clock() + SOON
-        loop.timers.call_at(later, partial(import_beside, loop, TASK, loop.stop))
-        loop.serve()
+        loop.timers.call_at(loop.timers.clock() + SOON, self._settle)
+        if not loop.serve(QUIET):
+            import_beside(loop, TASK, loop.stop)
+            loop.serve()
         if not self._ended:
-            for watch in self._watches.values():
-                watch.begin()
             signals.share()
-            loop.on_idle = Collector()
+            self._loop.on_idle = Collector()  # what was imported is looked at no more
             from afdbus.server import task
 
             task.serve(loop)
@@ -127,6 +129,11 @@ class Daemon:
         self._buses.close()
         signals.close()
         self._loop.close()
+
+    def _settle(self) -> None:
+        for watch in self._watches.values():
+            watch.begin()
+        self._loop.on_idle = Collector()
 
     def _report_ready(self) -> None:
         notify("READY=1")

@@ -10,6 +10,7 @@ and as one of trio's tasks (`server/task.py`).
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -148,17 +149,22 @@ class Loop:
         """A descriptor that is readable when `step` has something to do, timers aside."""
         return self._poller.fileno()
 
-    def serve(self) -> None:
-        """Serve until `stop`, with nobody beside us in this thread."""
+    def serve(self, quiet: float = math.inf) -> bool:
+        """Serve until `stop`, with nobody beside us in this thread, or until there was nothing to
+        do for `quiet` seconds; whether it was `stop`."""
         patience = LINGER
+        rested = 0.0  # since when, of the loop's clock
         while not self.stopping:
             if self.step(patience):
                 patience = LINGER
-            else:
+            elif patience == LINGER:
                 self.on_idle()
-                self.now = self.timers.clock()
-                patience = REST
+                self.now = rested = self.timers.clock()
+                patience = min(quiet, REST)
+            elif self.now - rested >= quiet:
+                return False
         self.stopping = False
+        return True
 
     def step(self, patience: float) -> bool:
         """Wait for at most `patience` seconds and no longer than until a timer is due; do all that

@@ -17,7 +17,7 @@ from afdbus.host.journal import Journal
 from afdbus.server import task
 from afdbus.server.beside import import_beside
 from afdbus.server.collector import WORTH, Collector
-from afdbus.server.loop import Loop
+from afdbus.server.loop import LINGER, Loop
 from afdbus.server.signals import Signals
 
 
@@ -155,6 +155,26 @@ def test_a_signal_from_outside_wakes_a_daemon_that_sleeps_in_trio(
     task.serve(loop)
     assert came == [signal.SIGUSR1]
     signals.close()
+
+
+def test_a_loop_that_has_nothing_to_do_for_long_enough_returns(loop: Loop) -> None:
+    """Neither while it has something to do, nor for a timer."""
+    reader, writer = os.pipe()
+    loop.register(reader, lambda _event: os.read(reader, 1) and None)
+    did: list[str] = []
+    loop.timers.call_at(loop.timers.clock(), lambda: did.append("timer"))
+    for _ in range(3):
+        loop.again(lambda: os.write(writer, b"x") and None)
+    loop.on_idle = lambda: did.append("idle")
+    begun = loop.timers.clock()
+    assert not loop.serve(3 * LINGER)
+    assert loop.timers.clock() - begun >= 3 * LINGER
+    assert did == ["timer", "idle"]
+    loop.again(loop.stop)
+    assert loop.serve(3 * LINGER)
+    loop.unregister(reader)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_the_loop_serves_while_a_module_is_imported(
