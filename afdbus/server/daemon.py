@@ -45,9 +45,9 @@ TASK = "afdbus.server.task"
 # Seconds without a message after which it is imported: nobody waits for an answer then, and the
 # many daemons that are started for one test each never come to it.
 QUIET = 0.5
-# Seconds after which the files of the configuration are watched, and full collections are kept for
-# idle moments: by then who has waited for the bus was answered.
-SOON = 0.3
+# Seconds after which the files of the configuration are watched: by then who has waited for the bus
+# was answered.
+SOON = 0.1
 
 
 def run_daemon(options: Options, buses: list[BoundBus], journal: Journal) -> int:
@@ -111,14 +111,15 @@ class Daemon:
         signals = Signals(loop, SIGNALS, self._signalled)
         # Whatever came since the start was kept back until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        loop.on_idle = Collector()
         self._report_ready()
-        loop.timers.call_at(loop.timers.clock() + SOON, self._settle)
+        loop.timers.call_at(loop.timers.clock() + SOON, self._watch)
         if not loop.serve(QUIET):
             import_beside(loop, TASK, loop.stop)
             loop.serve()
         if not self._ended:
             signals.share()
-            self._loop.on_idle = Collector()  # what was imported is looked at no more
+            loop.on_idle = Collector()  # what was imported is looked at no more
             from afdbus.server import task
 
             task.serve(loop)
@@ -130,10 +131,9 @@ class Daemon:
         signals.close()
         self._loop.close()
 
-    def _settle(self) -> None:
+    def _watch(self) -> None:
         for watch in self._watches.values():
             watch.begin()
-        self._loop.on_idle = Collector()
 
     def _report_ready(self) -> None:
         notify("READY=1")

@@ -50,43 +50,34 @@ def flush(touched: list[Outbox], failed: Callable[[Outbox], None]) -> None:
     `failed` is called, in the handler, for an outbox in whose writing a bug of ours shows (P5).
     """
     for box in touched:
+        pieces = box.pieces
+        if box.blocked or not pieces:
+            continue  # it is drained when its socket takes more; or it was shut since
         try:
-            _flush_one(box)
+            # In one frame, as a broadcast comes here by the dozen: 0.25 us for each receiver.
+            try:
+                if len(pieces) == 1 and not box.fds:
+                    data = pieces[0]
+                elif not box.fds and sum(map(len, pieces)) <= SMALL:
+                    data = b"".join(pieces)  # type: ignore[arg-type]
+                else:
+                    drain(box)
+                    continue
+                sent = box.send(data)  # type: ignore[misc, arg-type]
+                if sent == len(data):
+                    pieces.clear()
+                    continue
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                _writer(box).write_failed()
+                continue
+            box.block()
+            _writer(box).relieve(box.wrote(sent))
+            _writer(box).want_write(True)
         except Exception:
             failed(box)
     touched.clear()
-
-
-def _flush_one(box: Outbox) -> None:
-    pieces = box.pieces
-    if box.blocked:
-        return  # it is drained when its socket takes more
-    if box.fds:
-        drain(box)
-        return
-    count = len(pieces)
-    if count == 1:
-        data = pieces[0]
-    elif not count:
-        return  # shut since
-    elif sum(map(len, pieces)) <= SMALL:
-        data = b"".join(pieces)  # type: ignore[arg-type]
-    else:
-        drain(box)
-        return
-    try:
-        sent = box.send(data)  # type: ignore[misc, arg-type]
-    except BlockingIOError:
-        sent = 0
-    except OSError:
-        _writer(box).write_failed()
-        return
-    if sent == len(data):
-        pieces.clear()
-        return
-    box.block()
-    _writer(box).relieve(box.wrote(sent))
-    _writer(box).want_write(True)
 
 
 def _writer(box: Outbox) -> Writer:

@@ -34,17 +34,13 @@ async def run(loop: Loop, linger: float = 0.0, pause: float = YIELD) -> None:
     `linger`: for so many seconds it waits in epoll itself, and all other tasks with it.  `pause`:
     after so many seconds of work it lets them run.
     """
-    yield_at = loop.now + pause
     while not loop.stopping:
-        if not loop.step(linger):
+        if not loop.spin(linger, loop.now + pause):
             loop.on_idle()
             await _sleep(loop)
-        elif loop.now >= yield_at:
+        elif not loop.stopping:
             await trio.lowlevel.checkpoint()
-        else:
-            continue
         loop.now = loop.timers.clock()
-        yield_at = loop.now + pause
     loop.stopping = False
 
 
