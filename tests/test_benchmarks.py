@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -28,6 +29,26 @@ def test_compare(program: Callable[[str], str]) -> None:
     }  # fmt: skip
     for row in told["summary"]:
         assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+
+
+def test_growth(program: Callable[[str], str], tmp_path: Path) -> None:
+    program("dbus-daemon")
+    figures, picture = tmp_path / "growth.json", tmp_path / "growth.svg"
+    options = ["--rounds=1", "--secs=0.01", "--largest=100", f"--json={figures}"]
+    has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+    if has_matplotlib:
+        options.append(f"--plot={picture}")
+    subprocess.run([sys.executable, BENCHMARKS / "growth.py", *options], check=True)
+    curves = json.loads(figures.read_text())["curves"]
+    assert {curve["thing"] for curve in curves} == {
+        "connections", "names", "match rules", "open calls", "queued bytes"
+    }  # fmt: skip
+    for curve in curves:
+        assert set(curve["cpu_us"]) == {"afdbus", "dbus-daemon"}
+        for costs in curve["cpu_us"].values():
+            assert len(costs) == len(curve["sizes"]) == 2
+            assert min(min(cost) for cost in costs) > 0, curve
+    assert picture.exists() == has_matplotlib
 
 
 def test_soak(program: Callable[[str], str], kind: str) -> None:
