@@ -17,16 +17,17 @@ COMMANDS = {
 
 
 class Daemon:
-    """A session bus of its own.
+    """A bus of its own: a session bus, unless a configuration says what it is.
 
     `started` is when it was executed and `told` when its address came, both in seconds of
     `time.perf_counter`.
     """
 
-    def __init__(self, kind: str, **variables: str) -> None:
+    def __init__(self, kind: str, config: Path | None = None, **variables: str) -> None:
         """Start it, with these variables besides ours."""
         self.kind = kind
-        command = [*COMMANDS[kind], "--session", "--nofork", "--print-address=1"]
+        which = "--session" if config is None else f"--config-file={config}"
+        command = [*COMMANDS[kind], which, "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
         environment |= variables
         self.started = time.perf_counter()

@@ -51,6 +51,25 @@ def test_growth(program: Callable[[str], str], tmp_path: Path) -> None:
     assert picture.exists() == has_matplotlib
 
 
+def test_latency(program: Callable[[str], str]) -> None:
+    """Every situation: who disturbs does something, and is pinged beside."""
+    program("dbus-daemon")
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "latency.py", "--rounds=1", "--secs=0.02", "--json"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(run.stdout)
+    metrics: dict[str, set[str]] = {}
+    for row in told["summary"]:
+        assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+        metrics.setdefault(row["scenario"], set()).add(row["metric"])
+    for situation, found in metrics.items():
+        alone = {"p50_us", "p99_us"}
+        assert found == alone | (set() if "nothing" in situation else {"disturbed_per_s"})
+    assert len(metrics) == 13
+
+
 def test_soak(program: Callable[[str], str], kind: str) -> None:
     """Some rounds of all that it does, with all that it checks.
 

@@ -1,0 +1,195 @@
+"""How long a ping takes while others disturb: `python benchmarks/latency.py`.
+
+A ping is a call and its reply between two clients of one process, one at a time, a millisecond
+after the other.  Both daemons are pinged in turn, in one run; what counts is the ratio of the two.
+The daemon has one core, and whoever pings has the other.  Whoever disturbs is a process of its own
+on the core of the pings, and yields to them (see `disturb`), so that a ping waits for the daemon
+and never for a client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import load
+from compare import Figures, on_cores, summary, table, versions
+from daemon import COMMANDS, Daemon
+
+BENCHMARKS = Path(__file__).parent
+EVERY = 0.001  # seconds from one ping to the next, at least
+WARM_UP = 0.2  # of the time of a measurement, before it
+FRAGMENTS = 30
+RULES = 500
+
+
+class Situation(NamedTuple):
+    """What goes on while somebody pings: a kind of `disturb`, if anything; `system` is whether
+    the bus has the policy of a system bus with many services."""
+
+    name: str
+    kind: str = ""
+    system: bool = False
+
+
+SITUATIONS = (
+    Situation("nothing else"),
+    Situation("one floods", "flood"),
+    Situation("one floods in bulk", "flood in bulk"),
+    Situation("one floods, new headers", "flood of new headers"),
+    Situation("eight flood", "eight floods"),
+    Situation("eight flood, new headers", "eight floods of new headers"),
+    Situation("eight flood in bulk", "eight floods in bulk"),
+    Situation("one is stuck", "stuck"),
+    Situation("system bus, nothing else", system=True),
+    Situation("system bus, reloads", "reload", system=True),
+    Situation("system bus, reloads of changes", "changed", system=True),
+    Situation("1000 connects a second", "connects"),
+    Situation("1000 connects a second, in crowds", "crowds"),
+)
+
+
+def measure(situation: Situation, daemon: Daemon, seconds: float, fragment: Path) -> Figures:
+    """Ping for so long while it goes on."""
+    daemon.arrive()
+    ping = load.Ping(daemon.address)
+    with disturbed(situation, daemon, fragment) as rate:
+        pings(ping, seconds * WARM_UP)
+        before = ping.done
+        pings(ping, seconds)
+    ping.close()
+    cuts = statistics.quantiles(ping.latencies[before:], n=100)
+    return {"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6, **rate}
+
+
+def pings(ping: load.Ping, seconds: float) -> None:
+    """Ping for so long, and until there is something to tell."""
+    due = time.perf_counter()
+    end = due + seconds
+    least = ping.done + 2
+    while due < end or ping.done < least:
+        ping.step(True)
+        now = time.perf_counter()
+        due = max(due + EVERY, now)
+        time.sleep(due - now)
+
+
+@contextlib.contextmanager
+def disturbed(situation: Situation, daemon: Daemon, fragment: Path) -> Iterator[Figures]:
+    """While it goes on; afterwards the figures say how often the disturber did what it does."""
+    rate: Figures = {}
+    if not situation.kind:
+        yield rate
+        return
+    command = [sys.executable, str(BENCHMARKS / "disturb.py"), situation.kind, daemon.address]
+    with subprocess.Popen(
+        [*command, str(fragment)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise SystemExit(f"nobody disturbs: {situation.kind}")
+        yield rate
+        told, _ = process.communicate()
+        rate["disturbed_per_s"] = float(told)
+
+
+def system_configuration(folder: Path) -> tuple[Path, Path]:
+    """A system bus with the policies of many services; the file, and one that it includes."""
+    text = (BENCHMARKS.parent / "config" / "system.conf").read_text()
+    ours = (
+        "user|fork|pidfile|syslog|servicehelper|standard_system_servicedirs|listen|include|"
+        "includedir"
+    )
+    text = re.sub(rf"<({ours})\b([^>]*/>|.*?</\1>)", "", text, flags=re.DOTALL)
+    services = folder / "system.d"
+    services.mkdir()
+    text = text.replace(
+        "</busconfig>",
+        f"<listen>unix:dir={folder}</listen>\n<includedir>{services}</includedir>\n</busconfig>",
+    )
+    head, _, _ = text.partition("<busconfig>")
+    for number in range(FRAGMENTS):
+        name = f"org.example.Service{number}"
+        rules = [f'<allow send_destination="{name}" send_interface="{name}"/>']
+        for other in range(RULES // FRAGMENTS - 3):
+            deed = ("allow", "deny")[other % 2]
+            member = f' send_member="Method{other}"' if other % 3 else ""
+            interface = f'send_interface="{name}.Interface{other}"'
+            rules.append(f'<{deed} send_destination="{name}" {interface}{member}/>')
+        (services / f"{name}.conf").write_text(
+            f'{head}<busconfig>\n  <policy user="root">\n    <allow own="{name}"/>\n'
+            f'    <allow send_destination="{name}"/>\n  </policy>\n  <policy context="default">\n'
+            + "".join(f"    {rule}\n" for rule in rules)
+            + "  </policy>\n</busconfig>\n"
+        )
+    (services / "pinged.conf").write_text(
+        f'{head}<busconfig>\n  <policy context="default">\n    <allow own="{load.SERVICE}"/>\n'
+        f'    <allow send_destination="{load.SERVICE}"/>\n  </policy>\n</busconfig>\n'
+    )
+    config = folder / "system.conf"
+    config.write_text(text)
+    return config, services / "org.example.Service7.conf"
+
+
+def run(
+    kinds: list[str], situations: list[Situation], rounds: int, seconds: float
+) -> dict[str, dict[str, list[Figures]]]:
+    """situation -> daemon -> figures, one for each round."""
+    results: dict[str, dict[str, list[Figures]]] = {
+        situation.name: {kind: [] for kind in kinds} for situation in situations
+    }
+    for turn in range(rounds):
+        first = turn % len(kinds)
+        for situation in situations:
+            for kind in kinds[first:] + kinds[:first]:
+                with tempfile.TemporaryDirectory() as folder, on_cores(turn, False) as move_away:
+                    config, fragment = system_configuration(Path(folder))
+                    with Daemon(kind, config=config if situation.system else None) as daemon:
+                        move_away()
+                        figures = measure(situation, daemon, seconds, fragment)
+                results[situation.name][kind].append(figures)
+                gc.collect()
+            print(f"round {turn + 1} of {rounds}: {situation.name}", file=sys.stderr)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--secs", type=float, default=1.5, help="seconds of a measurement (default: %(default)s)"
+    )
+    parser.add_argument("--only", default="", metavar="REGEX", help="only situations called so")
+    parser.add_argument("--json", action="store_true", help="all figures, instead of a table")
+    options = parser.parse_args()
+    situations = [situation for situation in SITUATIONS if re.search(options.only, situation.name)]
+    if not situations:
+        parser.error("nothing is called so; there are " + ", ".join(s.name for s in SITUATIONS))
+    kinds = [kind for kind, command in COMMANDS.items() if shutil.which(command[0])]
+    if "dbus-daemon" not in kinds:
+        print("dbus-daemon is not installed: there are no ratios", file=sys.stderr)
+    gc.disable()  # no pause of the client may look like one of the daemon
+
+    results = run(kinds, situations, options.rounds, options.secs)
+    rows = list(summary(results))
+    if options.json:
+        told = {"versions": versions(kinds), "summary": rows, "rounds": results}
+        print(json.dumps(told, indent=1))
+    else:
+        print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
