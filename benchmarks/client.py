@@ -101,9 +101,10 @@ class Template:
     def __init__(self, message: bytes) -> None:
         assert len(message) % 4 == 0, "a load of messages is an array of words"
         self.length = len(message)
+        self.type = message[1]
         self._words = array("I", message)
         body, _ = frame_length(message, 0, MAX_MESSAGE)
-        self._reply_serial = parse(message, 0, body).reply_serial_at // 4
+        self.reply_serial = parse(message, 0, body).reply_serial_at // 4
 
     def many(self, serials: array[int], replies_to: array[int] | None = None) -> memoryview:
         """As many messages as there are serials, as bytes."""
@@ -111,7 +112,7 @@ class Template:
         step = len(self._words)
         words[_SERIAL::step] = serials
         if replies_to is not None:
-            words[self._reply_serial :: step] = replies_to
+            words[self.reply_serial :: step] = replies_to
         return memoryview(words).cast("B")
 
 

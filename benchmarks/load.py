@@ -147,6 +147,8 @@ class Ping:
 class Pipe:
     """Many calls under way between two clients; counts messages, calls and replies."""
 
+    window = WINDOW
+
     def __init__(self, address: str, content: tuple[str, bytes] = EMPTY) -> None:
         self.done = 0
         self.under_way = 0
@@ -154,21 +156,25 @@ class Pipe:
         self._callee = Client(address)
         self._callee.own(SERVICE)
         settle(self._caller, self._callee)
-        call, reply = _call_and_reply(SERVICE, self._caller, content)
-        self._call, self._reply = Template(call), Template(reply)
-        self._calls = Receiver(self._callee.sock, METHOD_CALL)
-        self._replies = Receiver(self._caller.sock, METHOD_RETURN)
+        self._call, self._reply = self.templates(self._caller, content)
+        self._calls = Receiver(self._callee.sock, self._call.type)
+        self._replies = Receiver(self._caller.sock, self._reply.type)
         self._waiting = _Waiting()
         self._out = {}
         for client in (self._caller, self._callee):
             self._waiting.add(client)
             self._out[client] = Sender(client.sock)
 
+    def templates(self, caller: Client, content: tuple[str, bytes]) -> tuple[Template, Template]:
+        """Call and reply."""
+        call, reply = _call_and_reply(SERVICE, caller, content)
+        return Template(call), Template(reply)
+
     def step(self, go_on: bool) -> None:
         out = self._out[self._caller]
-        if go_on and out.idle and self.under_way < WINDOW:
-            serials = self._caller.next_serials(WINDOW - self.under_way)
-            self.under_way = WINDOW
+        if go_on and out.idle and self.under_way < self.window:
+            serials = self._caller.next_serials(self.window - self.under_way)
+            self.under_way = self.window
             out.push(self._call.many(serials), self._call.length)
         for client, sender in self._out.items():
             sender.flush()
@@ -241,28 +247,38 @@ class Pairs:
 class Driver:
     """Many calls of GetNameOwner under way; counts calls."""
 
+    window = WINDOW
+
     def __init__(self, address: str) -> None:
         self.done = 0
         self.under_way = 0
         self._client = Client(address)
         self._client.own(SERVICE)
         settle(self._client)
-        self._call = Template(self._client.driver_call("GetNameOwner", "s", SERVICE))
-        self._replies = Receiver(self._client.sock, METHOD_RETURN)
+        self._call, answer = self.template(self._client)
+        self._replies = Receiver(self._client.sock, answer)
         self._waiting = _Waiting()
         self._waiting.add(self._client)
         self._out = Sender(self._client.sock)
 
+    def template(self, client: Client) -> tuple[Template, int]:
+        """The call, and the type of its answer."""
+        return Template(client.driver_call("GetNameOwner", "s", SERVICE)), METHOD_RETURN
+
     def step(self, go_on: bool) -> None:
         self._out.flush()
-        if go_on and self._out.idle and self.under_way < WINDOW:
-            serials = self._client.next_serials(WINDOW - self.under_way)
-            self.under_way = WINDOW
+        if go_on and self._out.idle and self.under_way < self.window:
+            serials = self._client.next_serials(self.window - self.under_way)
+            self.under_way = self.window
             self._out.push(self._call.many(serials), self._call.length)
-        self._waiting.wait()
-        answered = self._replies.count()
+        answered = self.receive()
         self.under_way -= answered
         self.done += answered
+
+    def receive(self) -> int:
+        """Wait; how many answers have come."""
+        self._waiting.wait()
+        return self._replies.count()
 
     def close(self) -> None:
         self._waiting.close()
@@ -275,25 +291,23 @@ class Broadcast:
     `foreign` rules of others, none of which fits, are there as well.
     """
 
+    window = WINDOW
+    rule = f"type='signal',interface='{PROPERTIES}',member='PropertiesChanged',path='{OBJECT}'"
+
     def __init__(self, address: str, receivers: int, foreign: int = 0) -> None:
         self.done = 0
         self.under_way = 0
         self._emitter = Client(address)
         self._receivers: dict[int, Receiver] = {}
         self._waiting = _Waiting()
-        rule = f"type='signal',interface='{PROPERTIES}',member='PropertiesChanged',path='{OBJECT}'"
         self._clients = [Client(address) for _ in range(receivers)]
         for client in self._clients:
-            client.call("AddMatch", "s", rule)
+            client.call("AddMatch", "s", self.rule)
         self._others = [Client(address) for _ in range(min(foreign, 50))]
         for number in range(foreign):
             other = self._others[number % len(self._others)]
             other.call("AddMatch", "s", foreign_rule(number))
-        signature, body = DICTIONARY
-        self._signal = Template(
-            build(SIGNAL, 1, path=OBJECT, interface=PROPERTIES, member="PropertiesChanged",
-                  sender=None, signature=signature, body=body)
-        )  # fmt: skip
+        self._signal = self.template()
         settle(self._emitter, *self._clients)
         for client in self._clients:
             self._waiting.add(client)
@@ -301,9 +315,17 @@ class Broadcast:
         self._emitter.sock.setblocking(False)
         self._out = Sender(self._emitter.sock)
 
+    def template(self) -> Template:
+        """The signal."""
+        signature, body = DICTIONARY
+        return Template(
+            build(SIGNAL, 1, path=OBJECT, interface=PROPERTIES, member="PropertiesChanged",
+                  sender=None, signature=signature, body=body)
+        )  # fmt: skip
+
     def step(self, go_on: bool) -> None:
         self._out.flush()
-        count = WINDOW - self.under_way // len(self._receivers)
+        count = self.window - self.under_way // len(self._receivers)
         if go_on and self._out.idle and count > 0:
             self.under_way += count * len(self._receivers)
             self._out.push(

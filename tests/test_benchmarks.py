@@ -11,6 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COMPARE = BENCHMARKS / "compare.py"
+SOME = "call: path|places$|10: interface$|many names$|absent"
 QUICK = "ping|pairs|pipe|driver|bcast 10$|churn|start"
 
 
@@ -49,6 +50,22 @@ def test_growth(program: Callable[[str], str], tmp_path: Path) -> None:
             assert len(costs) == len(curve["sizes"]) == 2
             assert min(min(cost) for cost in costs) > 0, curve
     assert picture.exists() == has_matplotlib
+
+def test_headers(program: Callable[[str], str]) -> None:
+    program("dbus-daemon")
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "headers.py", "--rounds=1", "--secs=0.01", f"--only={SOME}",
+         "--json"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )  # fmt: skip
+    told = json.loads(run.stdout)
+    assert {row["scenario"] for row in told["summary"]} == {
+        "call: path", "call: path, alone", "reply: places", "signal to 10: interface", "many names",
+        "absent names", "absent names, alone",
+    }  # fmt: skip
+    for row in told["summary"]:
+        assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
 
 
 def test_latency(program: Callable[[str], str]) -> None:
