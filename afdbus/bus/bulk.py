@@ -20,18 +20,7 @@ if TYPE_CHECKING:
 
 def _plan(peer: Peer, frame: bytearray, head: int) -> Plan | None:
     start = bytes(frame[:head])
-    word = int.from_bytes(start[:4], "little")
-    plan = None
-    if word & 0xFE00 != 0x0200 or peer.reply_plans is None:
-        plan = peer.plans.young.get(start[12:])
-    else:
-        for at, plans in peer.reply_plans.items():
-            plan = plans.young.get(start[12:at] + start[at + 4 :])
-            if plan is not None:
-                break
-    if plan is None or plan.word != word:
-        plan = road.elsewhere(peer, start, 0, head, word, plan)
-    return plan
+    return road.elsewhere(peer, start, 0, head, int.from_bytes(start[:4], "little"))
 
 
 def signature(peer: Peer, frame: bytearray, head: int) -> tuple[str, bool]:

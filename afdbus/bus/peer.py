@@ -82,6 +82,7 @@ class Peer:
         "plans",
         "policy",
         "port",
+        "replies",
         "reply_plans",
         "rule_count",
         "rules",
@@ -127,6 +128,8 @@ class Peer:
         self.shared = bus.nameless
         # Replies carry a changing serial: one set of plans for each offset of it (P13).
         self.reply_plans: dict[int, Plans] | None = None
+        # Those with the serial in their first field, once more, by what follows it.
+        self.replies: Plans | None = None
         # Whether policy lets the replies of the driver through; None: not asked yet.
         self.may_have_replies: bool | None = None
         self.charged = 0
@@ -196,6 +199,7 @@ class Peer:
 
     def forget_plans(self) -> None:
         self.plans.clear()
+        self.replies = None
         if self.reply_plans is not None:
             for plans in self.reply_plans.values():
                 plans.clear()

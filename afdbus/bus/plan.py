@@ -31,9 +31,9 @@ class Kind(IntEnum):
     """What a plan does."""
 
     CALL = 0  # to one peer, which owes a reply
-    REPLY = 1  # to one peer, answering (perhaps) a call
-    SEND = 2  # to one peer, nothing expected
-    CAST = 3  # to all peers with a matching rule
+    SEND = 1  # to one peer, nothing expected
+    CAST = 2  # to all peers with a matching rule
+    REPLY = 3  # to one peer, answering (perhaps) a call
     DRIVER = 4  # a call of the bus itself
 
 
@@ -42,7 +42,8 @@ class Plan:
 
     `word` is the first four bytes of the header as a number (byte order, type, flags, version).
     `rest` is what follows byte 12 of the outgoing header; with a reply it stops before the four
-    bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows.
+    bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows;
+    `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
     `check` judges the body, and is None where there must be none.
     `receiver` and `version` are a unicast's; `casts` (outboxes), `cells`, `stamp`, `arguments`
     (index cells whose rules look at arguments) and `decided` (peers that need not be asked about
@@ -56,9 +57,11 @@ class Plan:
         "cells",
         "check",
         "decided",
+        "fields",
         "header",
         "kind",
         "method",
+        "pack",
         "receiver",
         "rest",
         "serial_at",
@@ -78,7 +81,9 @@ class Plan:
         self.check = check
         self.rest = b""
         self.tail = b""
+        self.pack: Callable[..., bytes] = bytes
         self.serial_at = 0
+        self.fields = 0
         self.receiver: Peer | None = None
         self.version = 0
         self.box: Outbox | None = None

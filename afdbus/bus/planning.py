@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import plan as plans
@@ -13,6 +15,8 @@ from afdbus.wire.checker import checker
 from afdbus.wire.header import ERROR, FIXED, METHOD_CALL, METHOD_RETURN, NO_REPLY_EXPECTED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from afdbus.bus.bus import Bus
     from afdbus.bus.driver.table import Method
     from afdbus.bus.matchindex import Cell
@@ -88,9 +92,15 @@ def _plan_reply(message: Message, sender: Peer, receiver: Peer) -> Plan | None:
             break
         at += len(field)
     plan.rest, plan.tail = message.head[12:at], message.head[at + 4 :]
+    plan.pack = _packer(len(plan.rest), len(plan.tail))
     plan.when_asked = _allowed(message, receiver, True)
     plan.when_unasked = _allowed(message, receiver, False)
     return plan
+
+
+@lru_cache(256)
+def _packer(rest: int, tail: int) -> Callable[..., bytes]:
+    return Struct(f"<III{rest}sI{tail}s").pack
 
 
 def _allowed(message: Message, receiver: Peer, requested: bool) -> bool:
@@ -132,6 +142,7 @@ def keep(message: Message, fields: bytes, plan: Plan) -> None:
         found = sender.bus.nameless if plan.method.flags & FIRST else sender.shared
     elif plan.serial_at:
         offset = plan.serial_at - 12
+        plan.fields = int.from_bytes(fields[:4], "little")
         if sender.reply_plans is None:
             sender.reply_plans = {}
         offsets = sender.reply_plans

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from afdbus.bus import delivery, router
 from afdbus.bus.driver import calls
 from afdbus.bus.message import Message, incoming
-from afdbus.bus.plan import Kind
+from afdbus.bus.plan import Kind, Plans
 from afdbus.bus.planning import keep
 from afdbus.errors import ProtocolViolation
 from afdbus.wire.check import check_body
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
 
-_unpack = Struct("<IIII").unpack_from
+# The fixed part of a header and eight bytes of its fields, of which every message has as many.
+_unpack = Struct("<IIIIII").unpack_from
+_LEAST = 24
+_word_at = Struct("<I").unpack_from
+# The code, signature and padding of REPLY_SERIAL, if it is the first field.
+_SERIAL_FIRST = int.from_bytes(b"\5\1u\0", "little")
 
 # Plain numbers: comparing with a member of an IntEnum costs twice as much.
-_CALL, _REPLY, _SEND, _CAST, _DRIVER = map(int, Kind)
+_CALL, _SEND, _CAST, _REPLY, _DRIVER = map(int, Kind)
 
 # How many messages of one turn may take the layered way or call the bus: some 10 us each, unless
 # there are 50,000 names to list or 10,000 receivers; so for how long, in seconds, as well (P4).
@@ -51,27 +56,27 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     """
     bus = peer.bus
     end = len(data)
-    limit = bus.limits.max_message_size
+    limits = bus.limits
+    longest, most_calls = limits.max_message_size, limits.max_replies_per_connection
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
     until = 0.0
-    while end - pos >= FIXED:
-        word, size, serial, fields = _unpack(data, pos)
+    while end - pos >= _LEAST:
+        word, size, serial, fields, first, answered = _unpack(data, pos)
         body = pos + FIXED + (fields + 7 & ~7)
         after = body + size
         plan: Plan | None = None
-        if after <= end and after - pos <= limit:
-            if word & 0xFE00 == 0x0200 and peer.reply_plans is not None:
-                for at, plans in peer.reply_plans.items():
-                    key = data[pos + 12 : pos + at] + data[pos + at + 4 : body]
-                    plan = plans.young.get(key) or plans.find(key)
-                    if plan is not None:
-                        break
-            else:
+        if after <= end and after - pos <= longest:
+            if word & 0xFE00 != 0x0200:
                 plan = young.get(data[pos + 12 : body])
+            elif first == _SERIAL_FIRST and peer.replies is not None:
+                # Half of all replies: 0.26 us less than to look through the offsets.
+                plan = peer.replies.young.get(data[pos + _LEAST : body])
+                if plan is not None and plan.fields != fields:
+                    plan = None
             if plan is None or plan.word != word:
-                plan = elsewhere(peer, data, pos, body, word, plan)
+                plan = elsewhere(peer, data, pos, body, word)
                 young = peer.plans.young
         if plan is None or not serial:
             done = one(peer, data, pos)
@@ -83,14 +88,13 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             if check is None:
                 if size:
                     raise ProtocolViolation("a body without a signature")
-                piece = data[pos : pos + 12] + plan.rest
             elif not check(data, body, after):
                 raise ProtocolViolation("a body that does not fit its signature")
-            elif plan.kind == _REPLY:
-                piece = data[pos : pos + 12] + plan.rest
-            else:
-                piece = data[pos : pos + 12] + plan.rest + data[body:after]
             kind = plan.kind
+            if kind <= _CAST:
+                piece = data[pos : pos + 12] + plan.rest
+                if size:
+                    piece += data[body:after]
             if kind == _CALL:
                 receiver = plan.receiver
                 slot = (serial, receiver)
@@ -99,8 +103,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and slot not in made
-                    and len(made) < bus.limits.max_replies_per_connection
-                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
+                    and len(made) < most_calls
+                    and (not box.blocked or box.takes_more(limits))  # type: ignore[union-attr]
                 ):
                     made[slot] = None  # type: ignore[index]
                     pieces = box.pieces  # type: ignore[union-attr]
@@ -114,22 +118,25 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             elif kind == _REPLY:
                 receiver = plan.receiver
                 box = plan.box
-                at = pos + plan.serial_at
-                answered = data[at : at + 4]
-                slot = (int.from_bytes(answered, "little"), peer)
+                if plan.serial_at != _LEAST - 4:
+                    (answered,) = _word_at(data, pos + plan.serial_at)
+                slot = (answered, peer)
                 asked = slot in receiver.calls  # type: ignore[union-attr]
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and (plan.when_asked if asked else plan.when_unasked)
-                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
-                    and slot[0]
+                    and (not box.blocked or box.takes_more(limits))  # type: ignore[union-attr]
+                    and answered
                 ):
                     if asked:
                         del receiver.calls[slot]  # type: ignore[union-attr]
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
-                    piece += answered + plan.tail + data[body:after]
+                    # In one go: 0.15 us less than to put slices together.
+                    piece = plan.pack(word, size, serial, plan.rest, answered, plan.tail)
+                    if size:
+                        piece += data[body:after]
                     pieces.append(piece)
                     if box.blocked:  # type: ignore[union-attr]
                         box.charge(len(piece), peer)  # type: ignore[union-attr]
@@ -159,7 +166,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             elif kind == _SEND:
                 box = plan.box
                 if plan.version == plan.receiver.version and (  # type: ignore[union-attr]
-                    not box.blocked or box.takes_more(bus.limits)  # type: ignore[union-attr]
+                    not box.blocked or box.takes_more(limits)  # type: ignore[union-attr]
                 ):
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
@@ -178,7 +185,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
         if not peer.alive:
             return end, False
         young = peer.plans.young
-        limit = bus.limits.max_message_size  # it may have asked for a reload
+        limits = bus.limits  # it may have asked for a reload
+        longest, most_calls = limits.max_message_size, limits.max_replies_per_connection
         turn -= 1
         now = bus.clock()
         if not until:
@@ -191,25 +199,34 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     return pos, turn <= 0
 
 
-def elsewhere(
-    peer: Peer, data: bytes, pos: int, body: int, word: int, other: Plan | None
-) -> Plan | None:
-    """Look for a plan in the old generation, or under the key that tells types and flags apart."""
-    if word & 0xFE00 == 0x0200 and peer.reply_plans is not None:
-        for at, plans in peer.reply_plans.items():
-            key = data[pos : pos + 4] + data[pos + 12 : pos + at] + data[pos + at + 4 : body]
-            plan = plans.young.get(key) or plans.find(key)
-            if plan is not None:
-                return plan
-        return None
+def elsewhere(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan | None:
+    """Look for a plan everywhere: in the old generation, under the key that tells types and flags
+    apart, among those that peers share, and for a reply with its serial at any offset."""
+    if word & 0xFE00 == 0x0200:
+        return _for_reply(peer, data, pos, body, word)
     key = data[pos + 12 : body]
     told_apart = data[pos : pos + 4] + key
     plan = peer.plans.lookup(key, told_apart, word)
     if plan is None:
         plan = peer.shared.lookup(key, told_apart, word)
         if plan is not None and peer.name:
-            peer.plans.add(key if other is None else told_apart, plan)
+            peer.plans.add(told_apart if key in peer.plans.young else key, plan)
     return plan
+
+
+def _for_reply(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan | None:
+    if peer.reply_plans is None:
+        return None
+    for at, plans in peer.reply_plans.items():
+        key = data[pos + 12 : pos + at] + data[pos + at + 4 : body]
+        plan = plans.lookup(key, data[pos : pos + 4] + key, word)
+        if plan is not None:
+            if at == _LEAST - 4:
+                if peer.replies is None:
+                    peer.replies = Plans()
+                peer.replies.add(data[pos + _LEAST : body], plan)
+            return plan
+    return None
 
 
 def one(peer: Peer, data: bytes, pos: int) -> int:
