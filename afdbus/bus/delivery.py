@@ -232,9 +232,12 @@ def broadcast_own(
     bus: Bus, interface: str, member: str, signature: str, values: tuple[str, ...]
 ) -> None:
     """Broadcast a signal of the driver; marshalled only if anybody may want it."""
-    header = messages.own_signal_header(interface, member, signature)
-    if not bus.watched and not bus.rules.cells(header, (BUS_NAME,)):
-        return
+    if not bus.watched:
+        if not bus.rules:
+            return
+        header = messages.own_signal_header(interface, member, signature)
+        if not bus.rules.cells(header, (BUS_NAME,)):
+            return
     body = encode(signature, *values)
     message = messages.own_signal(bus.next_serial(), None, interface, member, signature, body)
     capture(bus, message, None)

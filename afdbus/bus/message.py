@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from afdbus.bus.outbox import FdPiece, Piece
@@ -171,8 +172,10 @@ def own_signal(
     return message
 
 
+@cache  # of the driver's signals there are a handful
 def own_signal_header(interface: str, member: str, signature: str) -> Header:
-    """What `own_signal` has for a header of a broadcast, to find out whether anybody wants it."""
+    """What `own_signal` has for a header of a broadcast, to find out whether anybody wants it: to
+    be looked at only."""
     header = Header(True, SIGNAL, NO_REPLY_EXPECTED)
     header.path, header.interface, header.member = wire.BUS_PATH, interface, member
     header.signature = signature

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from afdbus.bus import delivery
 from afdbus.bus import message as messages
+from afdbus.bus.judge import surely_allowed
 from afdbus.wire.encode import encode
-from afdbus.wire.message import BUS_INTERFACE
+from afdbus.wire.header import SIGNAL
+from afdbus.wire.message import BUS_INTERFACE, signal
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
@@ -20,28 +22,40 @@ def announce(bus: Bus, change: NameChange) -> None:
 
     Decisions that hung on it are void from now on.
     """
-    for peer in (change.old, change.new):
-        if peer is not None:
-            peer.changed()
-    old, new = change.old, change.new
+    name, old, new = change
+    if old is not None:
+        old.changed()
+    if new is not None:
+        new.changed()
     # Who is leaving hears nothing more, but monitors see that it was told.
     if old is not None and (old.alive or bus.watched):
-        _tell(bus, old, "NameLost", change.name)
+        _tell(bus, old, "NameLost", name)
     delivery.broadcast_own(
         bus,
         BUS_INTERFACE,
         "NameOwnerChanged",
         "sss",
-        (change.name, old.name if old else "", new.name if new else ""),
+        (name, "" if old is None else old.name, "" if new is None else new.name),
     )
     bus.on_change()
     if new is not None:
-        bus.activations.answer(change.name)
-        _tell(bus, new, "NameAcquired", change.name)
-        bus.activations.deliver(change.name, new)
+        bus.activations.answer(name)
+        _tell(bus, new, "NameAcquired", name)
+        bus.activations.deliver(name, new)
 
 
 def _tell(bus: Bus, peer: Peer, member: str, name: str) -> None:
     body = encode("s", name)
-    signal = messages.own_signal(peer.next_serial(), peer, BUS_INTERFACE, member, "s", body)
-    delivery.send_own(bus, signal, peer)
+    serial = peer.next_serial()
+    box = peer.outbox
+    if (
+        bus.watched
+        or box.blocked
+        or box.fds
+        or not surely_allowed(peer, SIGNAL, BUS_INTERFACE, member)
+    ):
+        message = messages.own_signal(serial, peer, BUS_INTERFACE, member, "s", body)
+        delivery.send_own(bus, message, peer)
+    else:
+        # The same without a Message.
+        box.push(signal(serial, peer.destination, BUS_INTERFACE, member, "s", body))
