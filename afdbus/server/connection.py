@@ -17,7 +17,7 @@ from afdbus.errors import ProtocolViolation
 from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
 from afdbus.server.greeting import HANDSHAKE_READ, Greeting
-from afdbus.server.intake import ANCILLARY, FLAGS, TRUNCATED, Intake
+from afdbus.server.intake import ANCILLARY, FLAGS, HEAVY_READ, TRUNCATED, Intake, is_much
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.framing import LARGE
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from afdbus.server.busserver import BusServer
     from afdbus.server.listener import Listener
 
-# What one read of a heavy peer asks for, so that a flood is served in small turns (P4).
-HEAVY_READ = 16 * 1024
 # What a message before Hello may measure: nobody has earned more memory yet (P3).
 NAMELESS = 1024 * 1024
 
@@ -69,7 +67,7 @@ class Connection:
         self._interest: int | None = IN
         # Nothing out of the ordinary: between messages, light, with no descriptors waiting.
         self._plain = False
-        self._heavy = False  # its last read filled the buffer
+        self._heavy = False  # its last read brought a lot
         self._hungry = False  # whole messages wait in the framer
         self._closed = False
         self._checking: Examination | None = None
@@ -96,7 +94,7 @@ class Connection:
                 return
             size = len(data)
             if (
-                pos != size or size == LARGE or not size or ancillary
+                pos != size or size >= HEAVY_READ or not size or ancillary
                 or peer.charged or peer.waits_for  # type: ignore[union-attr]
             ):  # fmt: skip
                 self._after_read(data, pos, spent)
@@ -246,6 +244,8 @@ class Connection:
     def _after_travel(self, data: bytes, pos: int, spent: bool) -> None:
         if self._closed:
             return
+        if spent or (pos and is_much(data)):
+            self._heavy = True
         if pos < len(data):
             if spent:
                 self._intake.rest = data[pos:]

@@ -1,6 +1,6 @@
 """The one loop on the message path, with an epoll set of its own.
 
-A pass serves all light peers, flushes, gives one heavy peer (whose last read filled the buffer, or
+A pass serves all light peers, flushes, gives one heavy peer (whose last read brought a lot, or
 who has whole messages left) a turn, flushes, looks at the timers, closes what was farewelled, and
 accepts (P4, P6, P10).
 

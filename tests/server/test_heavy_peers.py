@@ -1,0 +1,128 @@
+"""P4: who said much in one read is served after all others, and then a little at a time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kit import busconfig, call, signal
+from kit.message import Received, total_length
+
+from afdbus.config.load import load
+from afdbus.host.journal import Journal
+from afdbus.server.busserver import BusServer
+from afdbus.server.intake import HEAVY_READ
+from afdbus.server.loop import Loop
+
+
+class Served:
+    """A bus whose loop is turned by hand."""
+
+    def __init__(self, file: Path) -> None:
+        file.write_text(busconfig(listen="unix:tmpdir=/tmp"))
+        journal = Journal()
+        self.loop = Loop(journal)
+        self.clients: list[socket.socket] = []
+        self.server = BusServer(
+            self.loop, load(str(file)), lambda: load(str(file)), [], guid="1" * 32, own_uid=0,
+            journal=journal, keyring=None,
+        )  # fmt: skip
+        # Turns end by the number of messages here, never by time.
+        self.server.bus.clock = lambda: 0.0
+
+    def connect(self) -> socket.socket:
+        ours, client = socket.socketpair()
+        listener = SimpleNamespace(guid="2" * 32, nonce=None)
+        self.server._admit(ours, listener)  # type: ignore[arg-type]
+        client.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n" + call("Hello").pack(1))
+        client.setblocking(False)
+        self.settle()
+        client.recv(65536)
+        self.clients.append(client)
+        return client
+
+    def one_pass(self) -> None:
+        self.loop.one_pass(self.loop._poller.poll(0))
+
+    def settle(self) -> None:
+        self.loop.settle()
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.settle()
+        self.server.close()
+        self.settle()
+        self.loop.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    bus = Served(tmp_path / "bus.conf")
+    yield bus
+    bus.close()
+
+
+def members(data: bytes) -> list[str | None]:
+    found = []
+    while data:
+        size = total_length(data[:16])
+        found.append(Received(data[:size]).member)
+        data = data[size:]
+    return found
+
+
+def lot(count: int, size: int, *, same: bool = True) -> bytes:
+    """So many signals of about so many bytes, more than are read of a heavy peer at a time."""
+    data = b"".join(
+        signal("Lot" if same else f"Lot{n}", "s", "x" * (size - 120), destination=":1.0").pack(2)
+        for n in range(count)
+    )
+    assert HEAVY_READ < len(data) < 65536
+    return data
+
+
+MANY_SMALL = lot(250, 200)
+FEW_LARGE = lot(40, 1000)
+NEW_HEADERS = lot(150, 200, same=False)
+
+
+@pytest.mark.parametrize("said", [MANY_SMALL, NEW_HEADERS], ids=["many", "new headers"])
+def test_p4_who_said_many_things_comes_after_all_others(served: Served, said: bytes) -> None:
+    receiver, talker, pinger = served.connect(), served.connect(), served.connect()
+    talker.sendall(said)
+    served.settle()
+    receiver.recv(1 << 20)
+    talker.sendall(said)
+    pinger.sendall(signal("Ping", destination=":1.0").pack(2))
+    served.one_pass()
+    heard = members(receiver.recv(1 << 20))
+    assert heard[0] == "Ping"
+    assert 1 < len(heard) < 110, "and then one turn of the other"
+
+
+def test_p4_who_said_few_things_is_no_heavy_peer(served: Served) -> None:
+    """All is read in one go and in the order in which it came, for the sake of throughput."""
+    receiver, talker, pinger = served.connect(), served.connect(), served.connect()
+    talker.sendall(FEW_LARGE)
+    served.settle()
+    receiver.recv(1 << 20)
+    talker.sendall(FEW_LARGE)
+    pinger.sendall(signal("Ping", destination=":1.0").pack(2))
+    served.one_pass()
+    assert members(receiver.recv(1 << 20)) == ["Lot"] * 40 + ["Ping"]
+
+
+def test_p4_who_said_many_things_is_light_again(served: Served) -> None:
+    receiver, talker, pinger = served.connect(), served.connect(), served.connect()
+    talker.sendall(MANY_SMALL)
+    served.settle()
+    for _ in range(2):  # the first of them is what a heavy peer has left to say
+        receiver.recv(1 << 20)
+        talker.sendall(signal("Little", destination=":1.0").pack(2))
+        pinger.sendall(signal("Ping", destination=":1.0").pack(2))
+        served.settle()
+    assert members(receiver.recv(1 << 20)) == ["Little", "Ping"]
