@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -23,11 +24,17 @@ class Daemon:
     `time.perf_counter`.
     """
 
-    def __init__(self, kind: str, config: Path | None = None, **variables: str) -> None:
-        """Start it, with these variables besides ours."""
+    def __init__(
+        self,
+        kind: str,
+        config: Path | None = None,
+        under: Sequence[str] = (),
+        **variables: str,
+    ) -> None:
+        """Start it, with these variables besides ours, by a program `under` which it runs."""
         self.kind = kind
         which = "--session" if config is None else f"--config-file={config}"
-        command = [*COMMANDS[kind], which, "--nofork", "--print-address=1"]
+        command = [*under, *COMMANDS[kind], which, "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
         environment |= variables
         self.started = time.perf_counter()

@@ -100,7 +100,7 @@ class _Waiting:
         self._epoll.close()
 
 
-def _call_and_reply(
+def call_and_reply(
     name: str, caller: Client, content: tuple[str, bytes]
 ) -> tuple[bytes, bytes]:
     signature, body = content
@@ -112,6 +112,8 @@ def _call_and_reply(
 class Ping:
     """One call at a time, and its reply; counts round trips and notes how long each took."""
 
+    gap = 0.0  # seconds of sleep after each
+
     def __init__(self, address: str, content: tuple[str, bytes] = EMPTY) -> None:
         self.done = 0
         self.under_way = 0
@@ -120,7 +122,7 @@ class Ping:
         self._callee = Client(address)
         self._callee.own(SERVICE)
         settle(self._caller, self._callee)
-        call, reply = _call_and_reply(SERVICE, self._caller, content)
+        call, reply = call_and_reply(SERVICE, self._caller, content)
         self._call, self._reply = Template(call), Template(reply)
         self._calls = Receiver(self._callee.sock, METHOD_CALL)
         self._replies = Receiver(self._caller.sock, METHOD_RETURN)
@@ -138,6 +140,8 @@ class Ping:
             pass
         self.latencies.append(time.perf_counter() - begun)
         self.done += 1
+        if self.gap:
+            time.sleep(self.gap)
 
     def close(self) -> None:
         self._caller.close()
@@ -167,7 +171,7 @@ class Pipe:
 
     def templates(self, caller: Client, content: tuple[str, bytes]) -> tuple[Template, Template]:
         """Call and reply."""
-        call, reply = _call_and_reply(SERVICE, caller, content)
+        call, reply = call_and_reply(SERVICE, caller, content)
         return Template(call), Template(reply)
 
     def step(self, go_on: bool) -> None:
@@ -210,7 +214,7 @@ class Pairs:
             name = f"{SERVICE}{number}"
             callee.own(name)
             settle(caller, callee)
-            call, reply = map(Template, _call_and_reply(name, caller, EMPTY))
+            call, reply = map(Template, call_and_reply(name, caller, EMPTY))
             replies = Receiver(caller.sock, METHOD_RETURN)
             calls = Receiver(callee.sock, METHOD_CALL)
             self._handlers[caller.sock.fileno()] = caller, call, replies, False
@@ -245,9 +249,10 @@ class Pairs:
 
 
 class Driver:
-    """Many calls of GetNameOwner under way; counts calls."""
+    """Many calls about a name under way; counts calls."""
 
     window = WINDOW
+    member = "GetNameOwner"
 
     def __init__(self, address: str) -> None:
         self.done = 0
@@ -263,7 +268,7 @@ class Driver:
 
     def template(self, client: Client) -> tuple[Template, int]:
         """The call, and the type of its answer."""
-        return Template(client.driver_call("GetNameOwner", "s", SERVICE)), METHOD_RETURN
+        return Template(client.driver_call(self.member, "s", SERVICE)), METHOD_RETURN
 
     def step(self, go_on: bool) -> None:
         self._out.flush()
@@ -325,7 +330,7 @@ class Broadcast:
 
     def step(self, go_on: bool) -> None:
         self._out.flush()
-        count = self.window - self.under_way // len(self._receivers)
+        count = self.window - -(-self.under_way // len(self._receivers))
         if go_on and self._out.idle and count > 0:
             self.under_way += count * len(self._receivers)
             self._out.push(
@@ -340,6 +345,12 @@ class Broadcast:
         self._waiting.close()
         for client in (self._emitter, *self._clients, *self._others):
             client.close()
+
+
+class OneAtATime(Broadcast):
+    """A signal only when everybody has the one before."""
+
+    window = 1
 
 
 class Churn:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COMPARE = BENCHMARKS / "compare.py"
 SOME = "call: path|places$|10: interface$|many names$|absent"
@@ -122,3 +124,16 @@ def test_fixture() -> None:
     told = json.loads(run.stdout)
     assert set(told) == {"fixture", "fixture and client", "first"}
     assert told["first"] > 0
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="each version has its own figures")
+def test_instructions(program: Callable[[str], str]) -> None:
+    """The road has not become longer: no more instructions than `KNOWN` there, and some slack."""
+    program("valgrind")
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "instructions.py", "--daemon=afdbus"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
