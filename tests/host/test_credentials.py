@@ -131,10 +131,23 @@ def test_p38_in_a_real_user_namespace() -> None:
     assert in_user_namespace("--map-root-user") == "65534 65534 (0, 0)"
 
 
-def test_labels_lose_their_nul() -> None:
+def test_labels_lose_their_nul(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "_are_labelled", lambda: True)
     assert asked(Kernel(1, 1, label=b"unconfined\0")).label == b"unconfined"
     assert asked(Kernel(1, 1, label=b"snap.x (enforce)")).label == b"snap.x (enforce)"
     assert asked(Kernel(1, 1, label=b"\0")).label is None
+
+
+def test_nobody_has_a_label_where_we_have_none() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            label = ours.getsockopt(socket.SOL_SOCKET, credentials.SO_PEERSEC, 1024)
+        except OSError:
+            assert identity_of(ours).label is None
+        else:
+            assert credentials._are_labelled()
+            assert identity_of(ours).label == label.rstrip(b"\0")
 
 
 def test_a_pid_of_another_namespace() -> None:
