@@ -45,14 +45,18 @@ def answer(dialogue: Dialogue) -> bytes:
     return b"".join(f"{line}\r\n".encode() for line in dialogue.answers(GUID))
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["nul alone", "nul with more"])
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("dialogue", ALL, ids=lambda d: d.title)
-def test_dialogue(dialogue: Dialogue, cut: Callable[[Dialogue], list[bytes]]) -> None:
+def test_dialogue(
+    dialogue: Dialogue, cut: Callable[[Dialogue], list[bytes]], alone: bool
+) -> None:
     handshake = machine(dialogue)
-    said = handshake.receive(b"\0")
+    pieces = cut(dialogue)
+    said = b""
     end = NOTHING
     try:
-        for piece in cut(dialogue):
+        for piece in [b"\0", *pieces] if alone else [b"\0" + pieces[0], *pieces[1:]]:
             said += handshake.receive(piece)
     except HandshakeFailed as failure:
         said += failure.farewell
