@@ -16,7 +16,6 @@ from afdbus.bus.road import travel
 from afdbus.errors import ProtocolViolation
 from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
-from afdbus.server.greeting import HANDSHAKE_READ, Greeting
 from afdbus.server.intake import ANCILLARY, FLAGS, HEAVY_READ, TRUNCATED, Intake, is_much
 from afdbus.server.loop import GONE, IN, OUT
 from afdbus.wire.framing import LARGE
@@ -24,20 +23,19 @@ from afdbus.wire.framing import LARGE
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
     from afdbus.identity import Identity
+    from afdbus.sasl.server import ServerHandshake
     from afdbus.server.busserver import BusServer
-    from afdbus.server.listener import Listener
 
 # What a message before Hello may measure: nobody has earned more memory yet (P3).
 NAMELESS = 1024 * 1024
 
 
 class Connection:
-    """A client's connection, from accept to close."""
+    """A client's connection, from accept to close; `Greeting` hears of its socket at first."""
 
     __slots__ = (
         "_checking",
         "_closed",
-        "_greeting",
         "_heavy",
         "_hungry",
         "_identity",
@@ -51,9 +49,7 @@ class Connection:
         "sock",
     )
 
-    def __init__(
-        self, server: BusServer, sock: socket.socket, identity: Identity, listener: Listener
-    ) -> None:
+    def __init__(self, server: BusServer, sock: socket.SocketType, identity: Identity) -> None:
         self._server = server
         self.sock = sock
         self.fd = sock.fileno()
@@ -61,9 +57,6 @@ class Connection:
         self._intake = Intake(sock)
         self._recvmsg = self._intake.recvmsg
         self._identity = identity
-        self._greeting: Greeting | None = Greeting(
-            server.handshake(identity, listener.guid, self._intake.passes_fds), listener.nonce
-        )
         self._interest: int | None = IN
         # Nothing out of the ordinary: between messages, light, with no descriptors waiting.
         self._plain = False
@@ -75,7 +68,7 @@ class Connection:
     # -- events ------------------------------------------------------------------------------
 
     def on_event(self, event: int) -> None:
-        """The loop's news about our descriptor."""
+        """The loop's news about our descriptor, once the handshake is done."""
         if event == IN and self._plain:
             # Nine reads in ten, in one frame instead of five: 1.2 us a message.
             peer = self.peer
@@ -100,16 +93,14 @@ class Connection:
                 self._after_read(data, pos, spent)
             return
         if event & OUT:
-            if self._greeting is not None:
-                self._send_unsent()
-            elif self.peer is not None:
+            if self.peer is not None:
                 drain(self.peer.outbox)
             if not event & (IN | GONE) or self._closed:
                 return
         if self._interest is None or not self._interest & IN:
             # Gone while it is paused: an event that would come for ever (P20).  What it sent
             # before still counts and is read when it may go on.
-            self._set_interest(None)
+            self.set_interest(None)
         elif self._heavy:
             self._server.loop.wait_turn(self)
         else:
@@ -143,7 +134,7 @@ class Connection:
             if self._intake.large is not None:
                 self._read_large()
                 return
-            data = self._intake.receive(HANDSHAKE_READ if self._greeting is not None else size)
+            data = self._intake.receive(size)
         except BlockingIOError:
             self._heavy = False
             if self._is_deaf():
@@ -159,9 +150,6 @@ class Connection:
             self.close()
             return
         self._heavy = len(data) == size
-        if self._greeting is not None:
-            self._greet(data)
-            return
         rest = self._intake.rest
         if rest:
             data = rest + data
@@ -176,58 +164,33 @@ class Connection:
         self._heavy = len(data) == LARGE
         self._after_travel(data, pos, spent)
 
-    # -- handshake ---------------------------------------------------------------------------
+    # -- the handshake is done -----------------------------------------------------------------
 
-    def _greet(self, data: bytes) -> None:
-        greeting = self._greeting
-        assert greeting is not None
-        try:
-            done = greeting.receive(data)
-        except ProtocolViolation:
-            self._send_unsent()
-            self.close()
+    def begin(self, handshake: ServerHandshake, unsent: bytes) -> None:
+        """Let it in, if it may come in; `unsent`: what is still to be written to it."""
+        if self._closed:
             return
-        self._send_unsent()
-        if done and not self._closed:
-            self._begin(greeting)
-
-    def _begin(self, greeting: Greeting) -> None:
-        self._greeting = None
-        handshake = greeting.handshake
+        server = self._server
         identity = self._identity
         if handshake.uid != identity.uid:
             # Whoever it says it is, the process is known.
             identity = identity._replace(uid=handshake.uid, gid=None, gids=None, label=None)
-        if not self._server.door.admits(identity, handshake.mechanism):
+        if not server.door.admits(identity, handshake.mechanism):
             self.close()
             return
-        bus = self._server.bus
+        bus = server.bus
         peer = lifecycle.welcome(bus, identity, self, handshake.unix_fds)
         if handshake.unix_fds:
             self._intake.max_fds = bus.limits.max_message_unix_fds
         self.peer = peer
         peer.outbox.port = self
         peer.outbox.send = self.sock.send
-        if greeting.unsent:
+        server.loop.hand_over(self.fd, self.on_event)
+        if unsent:
             # The outbox waits for room from now on, and we read.
-            peer.outbox.push(greeting.unsent)
-            self._set_interest(IN)
+            peer.outbox.push(unsent)
+            self.set_interest(IN)
         self._travel(handshake.leftover)
-
-    def _send_unsent(self) -> None:
-        greeting = self._greeting
-        if greeting is None or not greeting.unsent:
-            return
-        try:
-            sent = self.sock.send(greeting.unsent)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return
-        greeting.unsent = greeting.unsent[sent:]
-        # Nothing more is read until all is written.
-        self._set_interest(OUT if greeting.unsent else IN)
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -267,7 +230,7 @@ class Connection:
         """Back-pressure, and the time that descriptors may wait for their message."""
         if peer.has_to_wait():
             peer.paused = True
-            self._set_interest((self._interest or 0) & ~IN)
+            self.set_interest((self._interest or 0) & ~IN)
         fds = self._intake.fds
         if fds is None:
             self._server.fds_taken(self)
@@ -323,7 +286,7 @@ class Connection:
         return self._intake.take_fds(count)
 
     def resume(self) -> None:
-        self._set_interest((self._interest or 0) | IN)
+        self.set_interest((self._interest or 0) | IN)
         if self._hungry or self._checking is not None or self._is_deaf():
             self._server.loop.wait_turn(self)
 
@@ -331,7 +294,7 @@ class Connection:
 
     def want_write(self, wanted: bool) -> None:
         if self._interest is not None:
-            self._set_interest(self._interest | OUT if wanted else self._interest & ~OUT)
+            self.set_interest(self._interest | OUT if wanted else self._interest & ~OUT)
 
     def write_again(self) -> None:
         self._server.loop.again(self._drain)
@@ -355,7 +318,7 @@ class Connection:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def _set_interest(self, interest: int | None) -> None:
+    def set_interest(self, interest: int | None) -> None:
         """What the loop tells us about; None: nothing, not even that the other end is gone."""
         loop = self._server.loop
         if interest == self._interest or self._closed:
@@ -385,7 +348,7 @@ class Connection:
         peer = self.peer
         if peer is not None and not peer.outbox.shut and peer.outbox.pieces:
             drain(peer.outbox)
-        self._set_interest(None)
+        self.set_interest(None)
         self._closed = True
         server.loop.drop_turn(self)
         self._checking = None

@@ -26,7 +26,7 @@ SMALL = 32 * 1024
 class Writer(Protocol):
     """A connection, as far as writing to it goes."""
 
-    sock: socket.socket
+    sock: socket.SocketType
 
     def want_write(self, wanted: bool) -> None:
         """Whether to be told when the socket takes more."""
@@ -128,13 +128,13 @@ def drain(box: Outbox) -> None:
         writer.relieve(relieved)
 
 
-def _send_fds(sock: socket.socket, piece: FdPiece) -> int:
+def _send_fds(sock: socket.SocketType, piece: FdPiece) -> int:
     """A piece with descriptors starts a sendmsg of its own."""
     rights = array("i", piece.fds.numbers)
     return sock.sendmsg([piece.data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
-def _send_vector(sock: socket.socket, box: Outbox) -> int:
+def _send_vector(sock: socket.SocketType, box: Outbox) -> int:
     """Write the first pieces without descriptors: up to 256 KiB, or one larger piece."""
     vector: list[bytes | memoryview] = []
     size = 0

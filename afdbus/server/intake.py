@@ -37,7 +37,7 @@ class Intake(Framer):
 
     __slots__ = ("_sock", "max_fds", "passes_fds", "recvmsg")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.SocketType) -> None:
         super().__init__()
         self._sock = sock
         self.recvmsg = sock.recvmsg

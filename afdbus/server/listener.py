@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
-
     from afdbus.wire.address import Address
 
 
@@ -43,7 +42,17 @@ class Listener:
     this listener makes; None where it leads to the bus of the whole configuration.
     """
 
-    __slots__ = ("_files", "address", "guid", "method", "nonce", "own_name", "socket")
+    __slots__ = (
+        "_family",
+        "_files",
+        "_protocol",
+        "address",
+        "guid",
+        "method",
+        "nonce",
+        "own_name",
+        "socket",
+    )
 
     def __init__(
         self,
@@ -57,6 +66,8 @@ class Listener:
     ) -> None:
         listening.setblocking(False)
         self.socket = listening
+        self._family = int(listening.family)
+        self._protocol = listening.proto
         self.address = str(address)
         self.guid = guid
         self.method = method
@@ -66,6 +77,14 @@ class Listener:
 
     def __str__(self) -> str:
         return f"{self.address},guid={self.guid}"
+
+    def accept(self) -> socket.SocketType:
+        """The socket of a newcomer, which does not block.  Raises OSError."""
+        # As `socket.accept`, but for asking itself for its own family and type (1.9 us).
+        fd, _ = self.socket._accept()  # type: ignore[attr-defined]
+        accepted = socket.SocketType(self._family, socket.SOCK_STREAM, self._protocol, fd)
+        accepted.setblocking(False)
+        return accepted
 
     def close(self) -> None:
         """Listen no more; remove our files, unless something else has taken their place."""

@@ -22,7 +22,7 @@ from afdbus.server.flush import flush
 from afdbus.server.timers import Timers
 
 if TYPE_CHECKING:
-    from socket import socket
+    from socket import SocketType
 
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.ports import Journal
@@ -74,7 +74,7 @@ class Loop:
         self._more = False
         self._accepts: list[Callable[[], None]] = []
         self._again: list[Callable[[], None]] = []
-        self._closing: list[socket] = []
+        self._closing: list[SocketType] = []
         self.timers.on_sooner = self._wake
 
     # -- descriptors -------------------------------------------------------------------------
@@ -88,6 +88,10 @@ class Loop:
             self._owners[fd] = owner
         self._poller.register(fd, events)
 
+    def hand_over(self, fd: int, handler: Callable[[int], None]) -> None:
+        """From the next event on call `handler` for a registered `fd`."""
+        self._handlers[fd] = handler
+
     def modify(self, fd: int, events: int) -> None:
         self._poller.modify(fd, events)
 
@@ -97,11 +101,16 @@ class Loop:
         del self._handlers[fd]
         self._owners.pop(fd, None)
 
-    def close_later(self, sock: socket) -> None:
+    def close_later(self, sock: SocketType) -> None:
         """Close an unregistered socket at the end of the pass, when no event can name it (P6)."""
         self._closing.append(sock)
         self._more = True
         self.wake()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether heavy peers make passes long."""
+        return bool(self._heavy)
 
     # -- the next pass -----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from afdbus import daemon_cli
 
-CALLS = ["accept", "recvmsg", "recvmsg_into", "send", "sendmsg"]
+CALLS = ["accept", "recv", "recvmsg", "recvmsg_into", "send", "sendmsg"]
 FAULT = struct.Struct("iii")
 
 
@@ -32,9 +32,15 @@ def fail_at(memory: mmap.mmap, place: int, call: Callable[..., Any]) -> Callable
     return perhaps
 
 
+class Connected(socket.SocketType):
+    """The socket of a newcomer."""
+
+
 if __name__ == "__main__":
     with open(os.environ["FAULTS"], "r+b") as file:
         faults = mmap.mmap(file.fileno(), FAULT.size)
     for number, name in enumerate(CALLS):
-        setattr(socket.socket, name, fail_at(faults, number, getattr(socket.socket, name)))
+        kind, method = (socket.socket, "_accept") if name == "accept" else (Connected, name)
+        setattr(kind, method, fail_at(faults, number, getattr(kind, method)))
+    socket.SocketType = Connected  # type: ignore[misc]
     sys.exit(daemon_cli.main())

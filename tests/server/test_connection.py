@@ -33,6 +33,7 @@ class Served:
         ours, self.client = socket.socketpair()
         # as small as the kernel lets it be
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        ours.setblocking(False)
         listener = SimpleNamespace(guid="2" * 32, nonce=None)
         self.server._admit(ours, listener)  # type: ignore[arg-type]
         self.client.setblocking(False)
