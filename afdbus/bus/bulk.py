@@ -1,15 +1,16 @@
-"""The road for messages above the size of one read: found by their plan, never copied.
+"""The road for long messages: found by their plan, their bodies never copied.
 
-The caller has the whole frame in a buffer of its own and checks the body in steps (P1); in between
-other messages travel, so that the plan is looked for again when the frame is delivered.
+Where the body is checked in steps (P1) other messages travel in between, so that the plan is looked
+for again when the frame is delivered.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from afdbus.bus import road
+from afdbus.bus.finding import find
 from afdbus.bus.plan import Kind
+from afdbus.errors import ProtocolViolation
 from afdbus.wire.header import parse
 
 if TYPE_CHECKING:
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from afdbus.bus.plan import Plan
 
 
-def _plan(peer: Peer, frame: bytearray, head: int) -> Plan | None:
+# A message is long, in bytes, if it is cheaper to read it alone than to copy it.
+LONG = 32 * 1024
+
+Frame = bytes | bytearray
+
+
+def _plan(peer: Peer, frame: Frame, head: int) -> Plan | None:
     start = bytes(frame[:head])
-    return road.elsewhere(peer, start, 0, head, int.from_bytes(start[:4], "little"))
+    return find(peer, start, 0, head, int.from_bytes(start[:4], "little"))
 
 
-def signature(peer: Peer, frame: bytearray, head: int) -> tuple[str, bool]:
+def signature(peer: Peer, frame: Frame, head: int) -> tuple[str, bool]:
     """The signature of the frame's body, and whether it is little-endian.
 
     Raises ProtocolViolation if the header is invalid.
@@ -33,14 +40,26 @@ def signature(peer: Peer, frame: bytearray, head: int) -> tuple[str, bool]:
     return header.signature, header.little
 
 
-def deliver(peer: Peer, frame: bytearray, head: int) -> None:
-    """Bring a frame with a valid body on its way.  Raises ProtocolViolation."""
+def travel(peer: Peer, frame: bytes, head: int) -> bool:
+    """Check the body of a frame and bring it on its way, if a plan says how; whether it does.
+
+    Raises ProtocolViolation.
+    """
     plan = _plan(peer, frame, head)
-    if plan is None or not _deliver_by(plan, peer, frame, head):
-        road.whole(peer, frame, head, checked=True)
+    if plan is None or plan.check is None:
+        return False
+    if not plan.check(frame, head, len(frame)):
+        raise ProtocolViolation("a body that does not fit its signature")
+    return _deliver_by(plan, peer, frame, head)
 
 
-def _deliver_by(plan: Plan, peer: Peer, frame: bytearray, head: int) -> bool:
+def deliver(peer: Peer, frame: Frame, head: int) -> bool:
+    """Bring a frame with a valid body on its way, if a plan says how; whether it does."""
+    plan = _plan(peer, frame, head)
+    return plan is not None and _deliver_by(plan, peer, frame, head)
+
+
+def _deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
     """Do what the plan says, if it holds: the checks of a hit, as on the road."""
     limits = peer.bus.limits
     receiver = plan.receiver

@@ -14,10 +14,12 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from afdbus.bus import delivery, router
+from afdbus.bus import bulk, delivery, router
+from afdbus.bus.bulk import LONG
 from afdbus.bus.driver import calls
+from afdbus.bus.finding import FIRST_FIELD, find
 from afdbus.bus.message import Message, incoming
-from afdbus.bus.plan import Kind, Plans
+from afdbus.bus.plan import Kind
 from afdbus.bus.planning import keep
 from afdbus.errors import ProtocolViolation
 from afdbus.wire.check import check_body
@@ -59,7 +61,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     bus = peer.bus
     end = len(data)
     limits = bus.limits
-    longest, most_calls = limits.max_message_size, limits.max_replies_per_connection
+    longest = min(limits.max_message_size, LONG)
+    most_calls = limits.max_replies_per_connection
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
@@ -78,7 +81,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if plan is not None and plan.fields != fields:
                     plan = None
             if plan is None or plan.word != word:
-                plan = elsewhere(peer, data, pos, body, word)
+                plan = find(peer, data, pos, body, word)
                 young = peer.plans.young
         if plan is None or not serial:
             done = one(peer, data, pos)
@@ -120,7 +123,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             elif kind == _REPLY:
                 receiver = plan.receiver
                 box = plan.box
-                if plan.serial_at != _LEAST - 4:
+                if plan.serial_at != FIRST_FIELD:
                     (answered,) = _word_at(data, pos + plan.serial_at)
                 slot = (answered, peer)
                 asked = slot in receiver.calls  # type: ignore[union-attr]
@@ -188,7 +191,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             return end, False
         young = peer.plans.young
         limits = bus.limits  # it may have asked for a reload
-        longest, most_calls = limits.max_message_size, limits.max_replies_per_connection
+        longest = min(limits.max_message_size, LONG)
+        most_calls = limits.max_replies_per_connection
         turn -= 1
         now = bus.clock()
         if not until:
@@ -201,43 +205,15 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     return pos, turn <= 0
 
 
-def elsewhere(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan | None:
-    """Look for a plan everywhere: in the old generation, under the key that tells types and flags
-    apart, among those that peers share, and for a reply with its serial at any offset."""
-    if word & 0xFE00 == 0x0200:
-        return _for_reply(peer, data, pos, body, word)
-    key = data[pos + 12 : body]
-    told_apart = data[pos : pos + 4] + key
-    plan = peer.plans.lookup(key, told_apart, word)
-    if plan is None:
-        plan = peer.shared.lookup(key, told_apart, word)
-        if plan is not None and peer.name:
-            peer.plans.add(told_apart if key in peer.plans.young else key, plan)
-    return plan
-
-
-def _for_reply(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan | None:
-    if peer.reply_plans is None:
-        return None
-    for at, plans in peer.reply_plans.items():
-        key = data[pos + 12 : pos + at] + data[pos + at + 4 : body]
-        plan = plans.lookup(key, data[pos : pos + 4] + key, word)
-        if plan is not None:
-            if at == _LEAST - 4:
-                if peer.replies is None:
-                    peer.replies = Plans()
-                peer.replies.add(data[pos + _LEAST : body], plan)
-            return plan
-    return None
-
-
 def one(peer: Peer, data: bytes, pos: int) -> int:
     """Bring the message at `pos` on its way in full; returns where it ends, or `pos` if it is not
     whole yet.  Raises ProtocolViolation."""
     head, end = frame_length(data, pos, peer.bus.limits.max_message_size)
     if end > len(data):
         return pos
-    whole(peer, data[pos:end], head - pos, checked=False)
+    frame = data[pos:end]
+    if len(frame) <= LONG or not bulk.travel(peer, frame, head - pos):
+        whole(peer, frame, head - pos, checked=False)
     return end
 
 

@@ -18,7 +18,7 @@ from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
 from afdbus.server.intake import ANCILLARY, FLAGS, HEAVY_READ, TRUNCATED, Intake, is_much
 from afdbus.server.loop import GONE, IN, OUT
-from afdbus.wire.framing import LARGE
+from afdbus.wire.framing import READ
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -73,7 +73,7 @@ class Connection:
             # Nine reads in ten, in one frame instead of five: 1.2 us a message.
             peer = self.peer
             try:
-                data, ancillary, flags, _ = self._recvmsg(LARGE, ANCILLARY, FLAGS)
+                data, ancillary, flags, _ = self._recvmsg(READ, ANCILLARY, FLAGS)
                 if ancillary or flags & TRUNCATED:
                     self._intake.take_ancillary(ancillary, flags)
                 pos, spent = travel(peer, data, 0)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class Connection:
         elif self._heavy:
             self._server.loop.wait_turn(self)
         else:
-            self._read(LARGE)
+            self._read(READ)
 
     def turn(self) -> None:
         """Our turn among the heavy ones."""
@@ -134,6 +134,7 @@ class Connection:
             if self._intake.large is not None:
                 self._read_large()
                 return
+            size = self._intake.next_size(size)
             data = self._intake.receive(size)
         except BlockingIOError:
             self._heavy = False
@@ -161,7 +162,7 @@ class Connection:
         if not data:
             self.close()
             return
-        self._heavy = len(data) == LARGE
+        self._heavy = len(data) == READ
         self._after_travel(data, pos, spent)
 
     # -- the handshake is done -----------------------------------------------------------------
@@ -209,7 +210,9 @@ class Connection:
             return
         if spent or (pos and is_much(data)):
             self._heavy = True
-        if pos < len(data):
+        if pos == len(data):
+            self._intake.nothing_left(pos)
+        else:
             if spent:
                 self._intake.rest = data[pos:]
                 self._hungry = True
@@ -239,13 +242,10 @@ class Connection:
         else:
             self._server.fds_wait(self)
         self._plain = (
-            self._intake.passes_fds
-            and fds is None
+            self._intake.is_plain()
             and not self._heavy
             and not self._hungry
             and not peer.paused
-            and self._intake.large is None
-            and not self._intake.rest
             and not self._closed
         )
 

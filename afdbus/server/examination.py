@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from afdbus.bus import bulk
+from afdbus.bus.road import whole
 from afdbus.wire.check import check_in_steps
 from afdbus.wire.header import frame_length
 
@@ -38,5 +39,6 @@ class Examination:
         for _ in self._steps:
             if time.monotonic() >= until:
                 return False
-        bulk.deliver(self._peer, self._frame, self._head)
+        if not bulk.deliver(self._peer, self._frame, self._head):
+            whole(self._peer, self._frame, self._head, checked=True)
         return True

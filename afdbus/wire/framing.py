@@ -11,8 +11,10 @@ from collections import deque
 
 from afdbus.wire.fds import close_all
 
-# What one recv asks for; a message that fits is walked over in place.
-LARGE = 65536
+# What one recv asks for.
+READ = 65536
+# A message up to this size is walked over in place: it is what holds 64 KiB and a header.
+LARGE = READ + 8192
 
 
 class Framer:

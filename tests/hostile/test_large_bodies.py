@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from attack import Pusher, Victim, wait_for
-from kit import call, peer_call
+from kit import NO_REPLY_EXPECTED, call, peer_call
 from kit.client import TIMEOUT
 from kit.message import Raw
 
@@ -72,6 +72,49 @@ def test_p1_an_invalid_large_body_ends_its_sender_alone(victim: Callable[..., Vi
     sender.send_bytes(large_call("av", bytes(body)))
     assert sender.closed() == []
     other.alive()
+
+
+SIZES = [30_000, 32_700, 32_768, 40_000, 65_400, 65_536, 73_700, 80_000]
+
+
+@pytest.mark.parametrize("cut", [0, 5000, 70_000])
+def test_long_messages_arrive_as_they_were_sent(victim: Callable[..., Victim], cut: int) -> None:
+    """Whether they are read alone or in pieces, with short ones between, again and again."""
+    daemon = victim()
+    sender, receiver = daemon.connect(), daemon.connect()
+    bodies = [bytes([number % 251]) * size for number, size in enumerate(SIZES * 4)]
+    messages = []
+    for body in bodies:
+        for content in (body, body, b"short"):
+            message = peer_call(receiver.name, "Method", "ay", content)
+            message.flags = NO_REPLY_EXPECTED
+            messages.append(message)
+    data = b"".join(message.pack(100 + at) for at, message in enumerate(messages))
+    size = cut or len(data)
+    pusher = Pusher(sender, (data[pos : pos + size] for pos in range(0, len(data), size)))
+    for at in range(len(messages)):
+        came = receiver.read()
+        assert came.serial == 100 + at
+        assert came.args == (bodies[at // 3] if at % 3 < 2 else b"short",)
+    pusher.stop()
+    receiver.alive()
+
+
+@pytest.mark.parametrize("size", [40_000, 65_536])
+def test_an_invalid_long_body_ends_its_sender_alone(
+    victim: Callable[..., Victim], size: int
+) -> None:
+    """Also if its header is one that was seen before."""
+    daemon = victim()
+    sender, receiver = daemon.connect(), daemon.connect()
+    message = peer_call(receiver.name, "Method", "s", "x" * size)
+    message.flags = NO_REPLY_EXPECTED
+    for serial in (100, 101, 102):
+        sender.send_bytes(message.pack(serial))
+        assert receiver.read().serial == serial
+    sender.send_bytes(message.pack(103)[:-2] + b"\xff\0")
+    assert sender.closed() == []
+    receiver.alive()
 
 
 def test_p1_who_leaves_while_its_body_is_checked_is_forgotten(

@@ -10,7 +10,7 @@ from kit import peer_call
 
 from afdbus.errors import ProtocolViolation
 from afdbus.server.intake import MAX_HEADER, Intake
-from afdbus.wire.framing import LARGE, Framer
+from afdbus.wire.framing import LARGE, READ, Framer
 
 MIB = 1 << 20
 
@@ -84,3 +84,28 @@ def test_p3_what_is_too_large_is_refused_by_its_first_bytes(message, limit: int)
         with pytest.raises(ProtocolViolation):
             intake.keep(message.pack(3)[:16], limit)
         assert intake.large is None
+
+
+def test_a_long_message_is_read_alone_once_its_size_is_known() -> None:
+    """What follows it is not in the same read, so that nothing of either need be copied."""
+    ours, theirs = socket.socketpair()
+    intake = Intake(ours)
+    message = peer_call(":1.1", "Method", "ay", bytes(65536)).pack(1)
+    assert intake.is_plain()
+    assert intake.next_size(READ) == READ
+    intake.keep(message[:READ], MIB)
+    assert intake.next_size(READ) == len(message) - READ
+    intake.rest = b""
+    intake.nothing_left(len(message))
+    assert intake.next_size(READ) == len(message)
+    assert not intake.is_plain()
+    intake.nothing_left(len(message))
+    assert intake.next_size(READ) == len(message)
+    intake.nothing_left(200)
+    assert intake.next_size(READ) == READ
+    assert intake.is_plain()
+    intake.keep(message[:READ], MIB)
+    intake.keep(peer_call(":1.1", "Method").pack(1)[:50], MIB)
+    assert intake.next_size(READ) == READ
+    ours.close()
+    theirs.close()
