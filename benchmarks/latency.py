@@ -150,18 +150,19 @@ def run(
     results: dict[str, dict[str, list[Figures]]] = {
         situation.name: {kind: [] for kind in kinds} for situation in situations
     }
-    for turn in range(rounds):
-        first = turn % len(kinds)
-        for situation in situations:
-            for kind in kinds[first:] + kinds[:first]:
-                with tempfile.TemporaryDirectory() as folder, on_cores(turn, False) as move_away:
-                    config, fragment = system_configuration(Path(folder))
-                    with Daemon(kind, config=config if situation.system else None) as daemon:
+    with tempfile.TemporaryDirectory() as folder:
+        system, fragment = system_configuration(Path(folder))
+        for turn in range(rounds):
+            first = turn % len(kinds)
+            for situation in situations:
+                config = system if situation.system else None
+                for kind in kinds[first:] + kinds[:first]:
+                    with on_cores(turn, False) as move_away, Daemon(kind, config) as daemon:
                         move_away()
                         figures = measure(situation, daemon, seconds, fragment)
-                results[situation.name][kind].append(figures)
-                gc.collect()
-            print(f"round {turn + 1} of {rounds}: {situation.name}", file=sys.stderr)
+                    results[situation.name][kind].append(figures)
+                    gc.collect()
+                print(f"round {turn + 1} of {rounds}: {situation.name}", file=sys.stderr)
     return results
 
 

@@ -16,6 +16,7 @@ from typing import cast
 from lxml import etree
 
 from afdbus.config.doctype import plain
+from afdbus.config.memory import Stamp, stamp
 from afdbus.config.model import MissingFile
 from afdbus.errors import ConfigError
 
@@ -45,21 +46,22 @@ class Element:
         self.line = line
 
 
-def read(path: str) -> Element:
-    """The root element of a file.
+def read(path: str, known: Stamp | None = None) -> tuple[Element | None, Stamp | None]:
+    """The root element of a file, and the stamp by which it is known again.
 
-    Raises `MissingFile` if there is none, `ConfigError` if it cannot be read or is no XML.
+    No element if `known` is its stamp.  Raises `MissingFile` if there is no file, `ConfigError` if
+    it cannot be read or is no XML.
     """
     try:
-        data = _content(path)
+        data, found = _content(path, known)
     except FileNotFoundError as error:
         raise MissingFile(path, path) from error
     except OSError as error:
         raise ConfigError(f'Failed to open "{path}": {error.strerror}', path) from None
-    return parse(data, path)
+    return None if data is None else parse(data, path), found
 
 
-def _content(path: str) -> bytes:
+def _content(path: str, known: Stamp | None) -> tuple[bytes | None, Stamp | None]:
     # Opened once and judged by what was opened; NONBLOCK, since a FIFO would keep us waiting.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -68,7 +70,10 @@ def _content(path: str) -> bytes:
             raise ConfigError(f'"{path}" is not a regular file', path)
         if status.st_size > MAX_FILE:
             raise ConfigError(f'File size {status.st_size} of "{path}" is too large.', path)
-        return os.read(descriptor, MAX_FILE)  # a regular file gives all at once
+        found = stamp(status)
+        if known is not None and found == known:
+            return None, found
+        return os.read(descriptor, MAX_FILE), found  # a regular file gives all at once
     finally:
         os.close(descriptor)
 

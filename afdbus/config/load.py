@@ -13,6 +13,7 @@ from typing import NamedTuple
 from afdbus.config.document import Element, parse, read
 from afdbus.config.draft import Draft
 from afdbus.config.elements import add_element, wants_text
+from afdbus.config.memory import Known, Memory
 from afdbus.config.model import Config, MissingFile, Sources
 from afdbus.config.paths import beside
 from afdbus.config.place import Place, Report, check_attributes, no_children, no_text
@@ -36,14 +37,15 @@ class Text(NamedTuple):
     text: str
 
 
-def load(path: str, sources: Sources | None = None) -> Config:
+def load(path: str, sources: Sources | None = None, memory: Memory | None = None) -> Config:
     """The configuration in the file `path`, which must say where to listen.
 
     Raises `ConfigError`, which names file, line and the offending text (`MissingFile` if a file
     is not there).  What is skipped is told in `Config.warnings`.  `sources`, if given, is filled
-    with all that was looked at, even if it comes to nothing.
+    with all that was looked at, even if it comes to nothing.  `memory` is that of the same
+    configuration as it was before; what has not changed is taken from there.
     """
-    config = compose(path, sources=sources)
+    config = compose(path, sources=sources, memory=memory)
     if not config.listen:
         raise ConfigError(
             "Configuration file needs one or more <listen> elements giving addresses", path
@@ -52,15 +54,18 @@ def load(path: str, sources: Sources | None = None) -> Config:
 
 
 def compose(
-    *parts: str | Text, texts: Mapping[str, str] | None = None, sources: Sources | None = None
+    *parts: str | Text,
+    texts: Mapping[str, str] | None = None,
+    sources: Sources | None = None,
+    memory: Memory | None = None,
 ) -> Config:
     """The configuration that the parts, files by their paths or texts, make up in this order.
 
     `texts` are files that are taken to be there, whether they are or not: by their path, what is
-    in them.  In a folder that is included they are the first to be read.  Raises and fills
-    `sources` like `load`.
+    in them.  In a folder that is included they are the first to be read.  Raises, fills `sources`
+    and takes a `memory` like `load`.
     """
-    reader = Reader(texts=texts, sources=sources)
+    reader = Reader(texts=texts, sources=sources, memory=memory)
     draft = Draft(Limits())
     for part in parts:
         draft.absorb(reader.part(part, draft.limits))
@@ -70,6 +75,14 @@ def compose(
 def _finished(draft: Draft, reader: Reader) -> Config:
     watched = [directory.path for directory in draft.servicedirs.values() if directory.watched]
     reader.sources.directories.update(dict.fromkeys(watched))
+    buckets = Buckets(
+        default=draft.default,
+        groups=draft.groups,
+        users=draft.users,
+        at_console=draft.at_console,
+        not_at_console=draft.not_at_console,
+        mandatory=draft.mandatory,
+    )
     return Config(
         type=draft.type,
         user=draft.user,
@@ -81,17 +94,7 @@ def _finished(draft: Draft, reader: Reader) -> Config:
         auth=tuple(draft.auth),
         allow_anonymous=draft.allow_anonymous,
         limits=draft.limits,
-        ruleset=Ruleset(
-            Buckets(
-                default=draft.default,
-                groups=draft.groups,
-                users=draft.users,
-                at_console=draft.at_console,
-                not_at_console=draft.not_at_console,
-                mandatory=draft.mandatory,
-            ),
-            reader.users,
-        ),
+        ruleset=reader.ruleset(buckets),
         servicedirs=tuple(draft.servicedirs.values()),
         servicehelper=draft.servicehelper,
         apparmor=draft.apparmor or "enabled",
@@ -100,7 +103,15 @@ def _finished(draft: Draft, reader: Reader) -> Config:
         files=tuple(draft.files),
         sources=reader.sources,
         includedirs=tuple(draft.directories),
+        memory=reader.memory,
     )
+
+
+def _draft(path: str, limits: Limits) -> Draft:
+    """What the file `path` has said before it was looked into."""
+    draft = Draft(limits)
+    draft.files.append(path)
+    return draft
 
 
 class Reader:
@@ -111,13 +122,18 @@ class Reader:
         report: Report | None = None,
         texts: Mapping[str, str] | None = None,
         sources: Sources | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        """`memory` is what the files said before."""
         self.sources = sources or Sources()
+        self.memory = Memory()
         self.users = UserDatabase()
         self.report = report or Report()
+        self._before = memory or Memory()
         self._texts = texts or {}
         self._first = ""
         self._including: list[str] = []  # paths as spelled, the innermost last
+        self._folders: dict[str, str] = {}  # where they really are
         self._open: list[tuple[int, int, str]] = []  # their devices, inodes and real folders
 
     def part(self, part: str | Text, limits: Limits) -> Draft:
@@ -129,12 +145,49 @@ class Reader:
     def file(self, path: str, limits: Limits) -> Draft:
         """What a file says, where `limits` hold so far."""
         self.sources.files[path] = None
-        draft = Draft(limits)
-        draft.files.append(path)
         self._first = self._first or path
         text = self._texts.get(path)
-        root = read(path) if text is None else parse(text.encode(), path)
-        return self._root(root, path, draft)
+        if text is not None:
+            return self._root(parse(text.encode(), path), path, _draft(path, limits))
+        known = self._known(path)
+        root, stamp = read(path, None if known is None else known.stamp)
+        if root is None:
+            assert known is not None
+            self.memory.files[path] = known
+            if known.draft is not None:
+                known.draft.limits = limits
+                return known.draft
+            assert known.root is not None
+            return self._root(known.root, path, _draft(path, limits))
+        if stamp is not None:
+            self.memory.files[path] = Known(stamp, root)
+        warnings = len(self.report.warnings)
+        self.users.asked.clear()
+        draft = self._root(root, path, _draft(path, limits))
+        if (
+            stamp is not None
+            and all(element.name == "policy" for element in root.children)
+            and len(self.report.warnings) == warnings
+        ):
+            asked = tuple(self.users.asked.items())
+            self.memory.files[path] = Known(stamp, None, draft, asked)
+        return draft
+
+    def _known(self, path: str) -> Known | None:
+        """What the file said before, unless it would mean something else today."""
+        known = self._before.files.get(path)
+        if known is not None and any(self.users.ask(key) != number for key, number in known.asked):
+            return None
+        return known
+
+    def ruleset(self, buckets: Buckets) -> Ruleset:
+        """The rules that were read, with what was made of them when they were the same before."""
+        before = self._before.ruleset
+        if before is not None and before.buckets == buckets:
+            self.memory.ruleset = before.for_users(self.users)
+        else:
+            self.memory.ruleset = Ruleset(buckets, self.users)
+        return self.memory.ruleset
 
     def _root(self, root: Element, path: str, draft: Draft) -> Draft:
         place = Place(path, root.line, self.report)
@@ -220,7 +273,10 @@ class Reader:
             status = os.stat(path)
         except (OSError, ValueError):
             return self.file(path, draft.limits)  # which says what is wrong
-        identity = (status.st_dev, status.st_ino, os.path.realpath(os.path.dirname(path)))
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        identity = (status.st_dev, status.st_ino, self._folders[folder])
         if self._open.count(identity) >= 2 or len(self._open) >= MAX_DEPTH:
             raise place.error(f"Circular inclusion of file '{path}', or nested too deeply")
         if self.report.is_known(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from afdbus.config.memory import Memory
 from afdbus.errors import ConfigError
 from afdbus.limits import Limits
 from afdbus.policy.ruleset import Ruleset
@@ -56,6 +57,7 @@ class Config(NamedTuple):
     all mechanisms; `selinux` pairs names with contexts; `apparmor` is "enabled", "disabled" or
     "required".  `warnings`: what was skipped, and why, a sentence each.  `files` that were read;
     `directories` whose changes should cause a reload; `includedirs` in the order of reading.
+    `memory` makes it quick to read it again.
     """
 
     type: str | None
@@ -77,3 +79,4 @@ class Config(NamedTuple):
     files: tuple[str, ...]
     sources: Sources
     includedirs: tuple[str, ...]
+    memory: Memory

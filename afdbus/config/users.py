@@ -41,17 +41,35 @@ def _whole_number(text: str) -> int | None:
 class UserDatabase:
     """The system's users and groups (passwd, group, logind), each asked once.
 
-    A new configuration brings a new one, so a reload sees what has changed.
+    A new configuration brings a new one, so a reload sees what has changed.  `asked`: which names
+    and numbers of users ("u" before it) and groups ("g") were asked for, and the answers; whoever
+    wants to know what a part of a configuration asks for may clear it.
     """
 
-    __slots__ = ("_groups",)
+    __slots__ = ("_groups", "_known", "asked")
 
     def __init__(self) -> None:
         self._groups: dict[int, tuple[int, ...] | None] = {}
+        self._known: dict[str, int | None] = {}
+        self.asked: dict[str, int | None] = {}
+
+    def user(self, text: str) -> int | None:
+        """The uid of a user's name or number; None when there is no such user."""
+        return self.ask("u" + text)
+
+    def group(self, text: str) -> int | None:
+        """The gid of a group's name or number; None when there is no such group."""
+        return self.ask("g" + text)
+
+    def ask(self, key: str) -> int | None:
+        """The answer to a key of `asked`."""
+        if key not in self._known:
+            self._known[key] = (self._user if key[0] == "u" else self._group)(key[1:])
+        number = self.asked[key] = self._known[key]
+        return number
 
     @staticmethod
-    def user(text: str) -> int | None:
-        """The uid of a user's name or number; None when there is no such user."""
+    def _user(text: str) -> int | None:
         number = _whole_number(text)
         try:
             if number is None:
@@ -61,8 +79,7 @@ class UserDatabase:
             return None
 
     @staticmethod
-    def group(text: str) -> int | None:
-        """The gid of a group's name or number; None when there is no such group."""
+    def _group(text: str) -> int | None:
         number = _whole_number(text)
         try:
             if number is None:

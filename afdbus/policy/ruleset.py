@@ -86,6 +86,12 @@ class Ruleset:
         # At most one entry for each combination of buckets, however many peers there are.
         self._memo: dict[tuple[object, ...], PeerPolicy] = {}
 
+    def for_users(self, users: Users) -> Ruleset:
+        """The same rules, where the users may be in other groups now."""
+        other = Ruleset(self.buckets, users)
+        other._memo = self._memo
+        return other
+
     def may_connect(self, identity: Identity, own_uid: int) -> Verdict:
         """Whether this user may connect to a bus that runs as `own_uid`.
 

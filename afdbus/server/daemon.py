@@ -81,7 +81,9 @@ class Daemon:
         trial = self._on_trial()
         when_full = FullReceiver(cast("Way", options.full_receiver))
         keeper = Keeper(self._loop, journal, self._buses, when_full, trial)
-        # One for each configuration file, and which buses are to read it again.
+        # For each configuration file: what it said, what watches it, and which buses are to read
+        # it again.
+        self._memories = {bus.config_file: bus.config.memory for bus in buses}
         self._watches: dict[str, Watch] = {}
         self._readers: dict[str, list[BusServer]] = {}
         for bus in buses:
@@ -183,10 +185,11 @@ class Daemon:
         try:
             # Buses with names of their own need no <listen>.
             read = compose if self._options.buses else load
-            config = read(file, sources=sources)
+            config = read(file, sources=sources, memory=self._memories[file])
         except ConfigError:
             watch.follow(sources, also=True)
             raise
+        self._memories[file] = config.memory
         watch.follow(sources)
         return config
 

@@ -40,7 +40,7 @@ def test_the_values_of_all_elements(scratch: Scratch) -> None:
     folder = scratch.folder
     assert list(config.sources.files) == [f"{folder}/bus.conf"]
     assert list(config.sources.directories) == [f"{folder}/services"]
-    assert config._replace(ruleset=None, sources=None) == (  # type: ignore[arg-type]
+    assert config._replace(ruleset=None, sources=None, memory=None) == (  # type: ignore[arg-type]
         "session",
         "nobody",
         True,
@@ -60,6 +60,7 @@ def test_the_values_of_all_elements(scratch: Scratch) -> None:
         (f"{folder}/bus.conf",),
         None,
         (),
+        None,
     )
 
 
