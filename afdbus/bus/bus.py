@@ -118,6 +118,8 @@ class Bus:
         # What the policies say of the driver's own messages, of which there are few kinds (P19).
         self.own_verdicts: dict[tuple[object, ...], Verdict] = {}
         self._policies: dict[tuple[int | None, tuple[int, ...] | None], PeerPolicy] = {}
+        # Whether some peer is judged by a policy that is not of `ruleset`.
+        self.keeps_old_policies = False
 
     # -- numbers -----------------------------------------------------------------------------
 
@@ -185,6 +187,7 @@ class Bus:
                 policies[key] = ruleset.for_peer(identity) if known else None
         self.limits = limits
         self.ruleset = ruleset
+        self.keeps_old_policies = None in policies.values()
         self._policies.clear()
         self._shared.clear()
         self.own_verdicts.clear()

@@ -15,8 +15,13 @@ FIRST_FIELD = 20
 
 
 def find(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan | None:
-    """Look for a plan everywhere: in the old generation, under the key that tells types and flags
-    apart, among those that peers share, and for a reply with its serial at any offset."""
+    """Look for a plan everywhere: among those for headers that are alike, in the old generation,
+    under the key that tells types and flags apart, among those that peers share, and for a reply
+    with its serial at any offset."""
+    if peer.alike is not None:
+        plan = peer.alike.find(data, pos, body, word)
+        if plan is not None:
+            return plan
     if word & 0xFE00 == 0x0200:
         return _for_reply(peer, data, pos, body, word)
     key = data[pos + 12 : body]

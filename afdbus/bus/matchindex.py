@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.bus.match import EXACT, MatchRule
+from afdbus.wire.header import INTERFACE, MEMBER, PATH
 
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Entry = tuple[MatchRule, "Peer"]
 Entries = dict[Entry, None]
 Key = tuple[str | None, str | None, str | None, str | None]
+_FIELDS = (INTERFACE, MEMBER, PATH)  # of a header, in a key
 
 
 class Cell:
@@ -110,14 +112,18 @@ class Cell:
 
 
 class MatchIndex:
-    """Rules of many peers; a peer's equal rules are one entry."""
+    """Rules of many peers; a peer's equal rules are one entry.
 
-    __slots__ = ("_cells", "_combinations")
+    `named`: header field (its code) -> the values that rules name -> in how many cells.
+    """
+
+    __slots__ = ("_cells", "_combinations", "named")
 
     def __init__(self) -> None:
         self._cells: dict[Key, Cell] = {}
         # Which of (interface, member, path, sender) some rules name, and how many cells do.
         self._combinations: dict[tuple[bool, bool, bool, bool], int] = {}
+        self.named: dict[int, dict[str, int]] = {code: {} for code in _FIELDS}
 
     def add(self, peer: Peer, rule: MatchRule) -> None:
         key = (rule.interface, rule.member, rule.path, rule.sender)
@@ -126,6 +132,10 @@ class MatchIndex:
             cell = self._cells[key] = Cell()
             combination = _combination(key)
             self._combinations[combination] = self._combinations.get(combination, 0) + 1
+            for code, value in zip(_FIELDS, key, strict=False):
+                if value is not None:
+                    named = self.named[code]
+                    named[value] = named.get(value, 0) + 1
         cell.add((rule, peer))
 
     def remove(self, peer: Peer, rule: MatchRule) -> None:
@@ -139,6 +149,12 @@ class MatchIndex:
             self._combinations[combination] -= 1
             if not self._combinations[combination]:
                 del self._combinations[combination]
+            for code, value in zip(_FIELDS, key, strict=False):
+                if value is not None:
+                    named = self.named[code]
+                    named[value] -= 1
+                    if not named[value]:
+                        del named[value]
 
     def __bool__(self) -> bool:
         return bool(self._cells)

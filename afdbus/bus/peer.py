@@ -10,6 +10,7 @@ from afdbus.bus.plan import Plans
 from afdbus.wire.message import destination_field
 
 if TYPE_CHECKING:
+    from afdbus.bus.alike import Alike
     from afdbus.bus.bus import Bus
     from afdbus.bus.match import MatchRule
     from afdbus.bus.outbox import Outbox
@@ -57,6 +58,7 @@ class Peer:
 
     __slots__ = (
         "__weakref__",
+        "alike",
         "alive",
         "bus",
         "callees",
@@ -70,6 +72,7 @@ class Peer:
         "dropped",
         "identity",
         "may_have_replies",
+        "misses",
         "monitor",
         "name",
         "names",
@@ -130,6 +133,9 @@ class Peer:
         self.reply_plans: dict[int, Plans] | None = None
         # Those with the serial in their first field, once more, by what follows it.
         self.replies: Plans | None = None
+        # How many headers were new since plans were forgotten, and what is for many of them.
+        self.misses = 0
+        self.alike: Alike | None = None
         # Whether policy lets the replies of the driver through; None: not asked yet.
         self.may_have_replies: bool | None = None
         self.charged = 0
@@ -199,6 +205,8 @@ class Peer:
 
     def forget_plans(self) -> None:
         self.plans.clear()
+        self.misses = 0
+        self.alike = None
         self.replies = None
         if self.reply_plans is not None:
             for plans in self.reply_plans.values():

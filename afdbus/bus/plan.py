@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,6 +99,12 @@ class Plan:
         self.method: Method | None = None
 
 
+@lru_cache(256)
+def packer(rest: int, tail: int) -> Callable[..., bytes]:
+    """What packs a reply's header with so many bytes before and behind the serial."""
+    return Struct(f"<III{rest}sI{tail}s").pack
+
+
 class Plans:
     """Plans by header bytes, in two generations (P8).
 
@@ -138,6 +146,11 @@ class Plans:
             self.keys = 0
         self.young[key] = plan
         self.keys += len(key)
+
+    def drop(self, key: bytes) -> None:
+        """Forget one of the young plans."""
+        del self.young[key]
+        self.keys -= len(key)
 
     def clear(self) -> None:
         """Forget everything; in place, since the road may hold `young`."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import plan as plans
+from afdbus.bus.alike import MANY, Alike
 from afdbus.bus.driver.table import FIRST
 from afdbus.bus.judge import question
-from afdbus.bus.plan import Kind, Plan, Plans
+from afdbus.bus.plan import Kind, Plan, Plans, packer
 from afdbus.bus.replies import introduce
 from afdbus.wire.checker import checker
 from afdbus.wire.header import ERROR, FIXED, METHOD_CALL, METHOD_RETURN, NO_REPLY_EXPECTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from afdbus.bus.bus import Bus
     from afdbus.bus.driver.table import Method
     from afdbus.bus.matchindex import Cell
@@ -92,15 +89,10 @@ def _plan_reply(message: Message, sender: Peer, receiver: Peer) -> Plan | None:
             break
         at += len(field)
     plan.rest, plan.tail = message.head[12:at], message.head[at + 4 :]
-    plan.pack = _packer(len(plan.rest), len(plan.tail))
+    plan.pack = packer(len(plan.rest), len(plan.tail))
     plan.when_asked = _allowed(message, receiver, True)
     plan.when_unasked = _allowed(message, receiver, False)
     return plan
-
-
-@lru_cache(256)
-def _packer(rest: int, tail: int) -> Callable[..., bytes]:
-    return Struct(f"<III{rest}sI{tail}s").pack
 
 
 def _allowed(message: Message, receiver: Peer, requested: bool) -> bool:
@@ -140,6 +132,8 @@ def keep(message: Message, fields: bytes, plan: Plan) -> None:
     if plan.method is not None:
         # Calls of the bus are judged alike for all peers with the same policy.
         found = sender.bus.nameless if plan.method.flags & FIRST else sender.shared
+    elif _is_kept_for_all_alike(sender, message, fields, plan):
+        return
     elif plan.serial_at:
         offset = plan.serial_at - 12
         plan.fields = int.from_bytes(fields[:4], "little")
@@ -159,3 +153,12 @@ def keep(message: Message, fields: bytes, plan: Plan) -> None:
         # The same fields with another type or other flags: both are kept (P11.1).
         fields = plan.word.to_bytes(4, "little") + fields
     found.add(fields, plan)
+
+
+def _is_kept_for_all_alike(sender: Peer, message: Message, fields: bytes, plan: Plan) -> bool:
+    sender.misses += 1
+    if sender.misses <= MANY or sender.bus.keeps_old_policies:
+        return False
+    if sender.alike is None:
+        sender.alike = Alike(sender)
+    return sender.alike.learn(message, fields, plan)

@@ -74,9 +74,9 @@ class PeerPolicy:
 
 
 class Ruleset:
-    """All the rules of a bus. Immutable but for a memo of the peers' policies."""
+    """All the rules of a bus. Immutable but for memos of the peers' policies and of values."""
 
-    __slots__ = ("_connect", "_memo", "_users", "buckets")
+    __slots__ = ("_connect", "_memo", "_users", "_values", "buckets")
 
     def __init__(self, buckets: Buckets, users: Users) -> None:
         self.buckets = buckets
@@ -85,6 +85,7 @@ class Ruleset:
         self._connect = tuple(rule for rule in everybody if isinstance(rule, ConnectRule))
         # At most one entry for each combination of buckets, however many peers there are.
         self._memo: dict[tuple[object, ...], PeerPolicy] = {}
+        self._values: dict[str, frozenset[str]] = {}
 
     def for_users(self, users: Users) -> Ruleset:
         """The same rules, where the users may be in other groups now."""
@@ -135,6 +136,19 @@ class Ruleset:
             or not self.buckets.groups
             or self.is_user(identity.uid)
         )
+
+    def values(self, condition: str) -> frozenset[str]:
+        """The values of one condition (path, interface, member, error) in all rules of all peers:
+        others are all the same to the policy."""
+        values = self._values.get(condition)
+        if values is None:
+            b = self.buckets
+            lists = (b.default, *b.groups.values(), *b.users.values(), b.at_console,
+                     b.not_at_console, b.mandatory)  # fmt: skip
+            rules = [rule for rules in lists for rule in rules if isinstance(rule, MessageRule)]
+            found = [getattr(rule, condition) for rule in rules]
+            values = self._values[condition] = frozenset(filter(None, found))
+        return values
 
     def for_peer(self, identity: Identity) -> PeerPolicy:
         """The policy of a peer, by its uid and its process's groups."""

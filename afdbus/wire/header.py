@@ -308,7 +308,8 @@ def stamp(header: Header, sender: str) -> bytes:
 
 
 __all__ = [
-    "ALLOW_INTERACTIVE_AUTHORIZATION", "ERROR", "FIXED", "METHOD_CALL", "METHOD_RETURN",
-    "NO_AUTO_START", "NO_REPLY_EXPECTED", "SIGNAL", "TYPE_NAMES", "Header", "field",
-    "frame_length", "join", "parse", "stamp",
+    "ALLOW_INTERACTIVE_AUTHORIZATION", "DESTINATION", "ERROR", "ERROR_NAME", "FIXED", "INTERFACE",
+    "LOCAL_INTERFACE", "LOCAL_PATH", "MEMBER", "METHOD_CALL", "METHOD_RETURN", "NO_AUTO_START",
+    "NO_REPLY_EXPECTED", "PATH", "REPLY_SERIAL", "SENDER", "SIGNAL", "SIGNATURE", "TYPE_NAMES",
+    "UNIX_FDS", "Header", "field", "frame_length", "join", "parse", "stamp",
 ]  # fmt: skip

@@ -12,9 +12,13 @@ from afdbus.limits import MAX_NAME
 _ELEMENT = r"[A-Za-z_][A-Za-z0-9_]*+"
 _BUS_ELEMENT = r"[A-Za-z_-][A-Za-z0-9_-]*+"
 
-_interface = re.compile(rf"{_ELEMENT}(?:\.{_ELEMENT})++").fullmatch
-_member = re.compile(_ELEMENT).fullmatch
-_path = re.compile(r"/|(?:/[A-Za-z0-9_]++)++").fullmatch
+INTERFACE = rf"{_ELEMENT}(?:\.{_ELEMENT})++"
+MEMBER = _ELEMENT
+PATH = r"/|(?:/[A-Za-z0-9_]++)++"
+
+_interface = re.compile(INTERFACE).fullmatch
+_member = re.compile(MEMBER).fullmatch
+_path = re.compile(PATH).fullmatch
 _well_known = re.compile(rf"{_BUS_ELEMENT}(?:\.{_BUS_ELEMENT})++").fullmatch
 _namespace = re.compile(rf"{_BUS_ELEMENT}(?:\.{_BUS_ELEMENT})*+").fullmatch
 # Like dbus-daemon, and unlike the specification, ":" alone passes, and so does a

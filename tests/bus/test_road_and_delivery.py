@@ -12,7 +12,8 @@ from busworld import NOBODY, PLENTY, ROOT, FakeConnection, World, configuration
 from kit import call
 from traffic import Traffic, with_fds
 
-from afdbus.bus import router
+from afdbus.bus import planning, router
+from afdbus.bus.alike import Alike
 from afdbus.bus.message import Message
 from afdbus.bus.plan import Plan
 from afdbus.config.model import Config
@@ -149,11 +150,11 @@ def living(world: World) -> list[int]:
 class Run:
     """One seeded run of steps."""
 
-    def __init__(self, pair: Pair, configs: list[Config], seed: int) -> None:
+    def __init__(self, pair: Pair, configs: list[Config], seed: int, fresh: float) -> None:
         self.pair = pair
         self.configs = configs
         self.random = Random(seed)
-        self.traffic = Traffic(seed)
+        self.traffic = Traffic(seed, fresh)
         self.sent: dict[str, int] = {}
         self.next_fd = 1000
         self.given: list[int] = []
@@ -263,7 +264,12 @@ class Run:
 
 
 def run(
-    seed: int, first: str, folder: Path, monkeypatch: pytest.MonkeyPatch, closed: list[int]
+    seed: int,
+    first: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: list[int],
+    fresh: float = 0.0,
 ) -> Pair:
     configs = {
         name: configuration(folder, **options)  # type: ignore[arg-type]
@@ -273,7 +279,7 @@ def run(
     others = [configs[first], configs[first], *configs.values()]
     # A reply_timeout keeps calls off the road for good, so it is a run of its own.
     others = [c for c in others if (c.limits.reply_timeout > 0) == (first == "impatient")]
-    steps = Run(pair, others, seed)
+    steps = Run(pair, others, seed, fresh)
     for _ in range(STEPS):
         steps.step()
     for index in living(pair.road):
@@ -305,6 +311,30 @@ def test_road_and_layers_do_the_same(
         layered, road = pair.on_layers[kind], pair.on_the_road.get(kind, 0)
         assert layered > 100, f"too few of kind {kind} to mean anything"
         assert road < layered, f"no plan was ever used for {kind}"
+
+
+@pytest.mark.parametrize("first", ["open", "restrictive", "tight"])
+@pytest.mark.parametrize("seed", range(6))
+def test_plans_for_all_that_is_alike_do_the_same(
+    seed: int,
+    first: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: list[int],
+) -> None:
+    monkeypatch.setattr(planning, "MANY", 0)
+    find = Alike.find
+    found = 0
+
+    def count(self: Alike, data: bytes, pos: int, body: int, word: int) -> Plan | None:
+        nonlocal found
+        plan = find(self, data, pos, body, word)
+        found += plan is not None
+        return plan
+
+    monkeypatch.setattr(Alike, "find", count)
+    run(seed, first, tmp_path, monkeypatch, closed, fresh=0.5)
+    assert found > 50, "too few to mean anything"
 
 
 def test_the_call_that_begins_eavesdropping_is_overheard_itself(

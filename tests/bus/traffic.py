@@ -73,8 +73,10 @@ FIELD_ORDERS = 3
 class Traffic:
     """Makes steps: who says which messages.  `names` are the unique names of those connected."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, fresh: float = 0.0) -> None:
+        """`fresh`: how many of all fields have a value that never comes again."""
         self.seed = seed
+        self.fresh = fresh
         self.random = Random(seed)
         self.serials: dict[str, int] = {}
         # (serial, caller, whom it was for): what replies may answer, again and again
@@ -117,6 +119,9 @@ class Traffic:
             "little": little,
         }
         member = shape.choice(MEMBERS)
+        for key in ("path", "interface"):
+            common[key] = self.refreshed(common[key])
+        member = self.refreshed(member)
         made: Message | None
         if kind == "call":
             made = peer_call(where, member, signature, *body, **common)
@@ -146,6 +151,12 @@ class Traffic:
             return None
         return self.finish(made, serial, shape)
 
+    def refreshed(self, value: str) -> str:
+        """`value`, or a new one of its kind."""
+        if not self.fresh or self.random.random() >= self.fresh:
+            return value
+        return f"{value.rstrip('/')}{'/' * (value[0] == '/')}x{self.random.randrange(10**6)}"
+
     def answer(self, made: Message, shape: Random) -> None:
         serial, caller, _ = shape.choice(self.calls)
         made.without(DESTINATION).plus((REPLY_SERIAL, "u", serial), (DESTINATION, "s", caller))
@@ -164,7 +175,7 @@ class Traffic:
             serial = 0
         known = {REPLY_SERIAL: serial, DESTINATION: caller}
         if shape.random() < 0.2:
-            known[ERROR_NAME] = "com.example.Error"
+            known[ERROR_NAME] = self.refreshed("com.example.Error")
             return build(3, known, signature, body, little, (), {})
         return build(METHOD_RETURN, known, signature, body, little, (), {})
 

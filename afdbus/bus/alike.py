@@ -1,0 +1,289 @@
+"""Plans for headers that never repeat, since they differ in values that no rule names.
+
+Whoever speaks of another object each time, or calls a thousand names by turns, sends only headers
+that are new.  But a path, interface, member or error name that no rule names, neither the policy's
+nor those of receivers of broadcasts, is judged as any other such value is; and a destination as any
+other name of the same peer.  So these fields are cut out, and one plan stands for all headers that
+are the same in the rest: a call with a new path takes 4 us instead of 23, a signal 4 instead of 27.
+
+Nothing is taken on trust: the rest is, byte by byte, that of a header that was parsed, and what was
+cut out of it is judged anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from afdbus.bus.delivery import plain, primary_names
+from afdbus.bus.plan import MAX_PLANS, MAX_VALUE, Kind, Plan, Plans, packer
+from afdbus.wire import names
+from afdbus.wire.header import (
+    DESTINATION,
+    ERROR_NAME,
+    FIXED,
+    INTERFACE,
+    LOCAL_INTERFACE,
+    LOCAL_PATH,
+    MEMBER,
+    PATH,
+    REPLY_SERIAL,
+    SENDER,
+    SIGNATURE,
+    UNIX_FDS,
+    field,
+)
+
+if TYPE_CHECKING:
+    from afdbus.bus.message import Message
+    from afdbus.bus.peer import Peer
+
+# So many headers of a peer must have been new, before any are taken for alike: as long as there is
+# room for all, a plan for each is quicker.
+MANY = MAX_PLANS // 2
+# What is kept for one peer, besides plans.
+MAX_LAYOUTS = 4
+MAX_SAMPLES = 16
+
+_CAST, _REPLY = int(Kind.CAST), int(Kind.REPLY)
+_ATTRIBUTES = {PATH: "path", INTERFACE: "interface", MEMBER: "member", ERROR_NAME: "error_name"}
+_CONDITIONS = {**_ATTRIBUTES, ERROR_NAME: "error"}  # what a policy calls them
+_ZEROS = tuple(bytes(count) for count in range(9))
+_RESIDUES = tuple(bytes((count,)) for count in range(8))
+_from_bytes = int.from_bytes
+
+
+@cache
+def _matcher(code: int) -> Callable[[bytes, int, int], object]:
+    """What judges the text of a field; the codes are a handful.  Not compiled at the start."""
+    pattern = {
+        PATH: f"(?!{LOCAL_PATH})(?:{names.PATH})",
+        INTERFACE: f"(?!{re.escape(LOCAL_INTERFACE)}){names.INTERFACE}",
+        MEMBER: names.MEMBER,
+        ERROR_NAME: names.INTERFACE,
+        DESTINATION: ".*",  # it has an owner, or not
+    }[code]
+    return re.compile(pattern.encode()).fullmatch
+
+
+class _Cut(NamedTuple):
+    """A field that is cut out.
+
+    `gap`: where its value begins, from the end of the last one.  `matches` judges a text, and is
+    None for a REPLY_SERIAL.  `ruled` and `wanted`: the values that rules name, the policy's and
+    those of receivers.
+    """
+
+    gap: int
+    code: int
+    matches: Callable[[bytes, int, int], object] | None
+    ruled: Container[str]
+    wanted: Container[str]
+
+
+class _Layout:
+    """Headers of which the same fields are cut out at the same places, and their plans by the rest.
+
+    `open_end`: the last field is one of them.
+    """
+
+    __slots__ = ("cuts", "open_end", "plans")
+
+    def __init__(self, cuts: tuple[_Cut, ...], open_end: bool) -> None:
+        self.cuts = cuts
+        self.open_end = open_end
+        self.plans = Plans()
+
+
+class Alike:
+    """What one peer says that is alike."""
+
+    __slots__ = ("_layouts", "_peer", "_samples", "_sender", "_sender_size")
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        # By the first four bytes of their headers.
+        self._layouts: dict[int, list[_Layout]] = {}
+        # By first four bytes and codes of fields: the last new header's fields.
+        self._samples: dict[bytes, list[bytes]] = {}
+        sender = field(SENDER, peer.name)
+        self._sender_size = len(sender)
+        self._sender = sender + _ZEROS[-len(sender) & 7]
+
+    def find(self, data: bytes, pos: int, body: int, word: int) -> Plan | None:
+        """The plan for the header data[pos:body] that begins with `word`, filled in for it."""
+        for layout in self._layouts.get(word, ()):
+            found = self._key(layout, data, pos, body)
+            if found is None:
+                continue
+            key, serial_at, texts = found
+            plan = layout.plans.young.get(key) or layout.plans.find(key)
+            if plan is None:
+                continue
+            if not self._holds(plan):
+                layout.plans.drop(key)
+                return None
+            size = (body - pos - FIXED + self._sender_size).to_bytes(4, "little")
+            if serial_at:
+                plan.serial_at = serial_at
+                plan.rest = size + data[pos + FIXED : pos + serial_at]
+                plan.tail = data[pos + serial_at + 4 : body] + self._sender
+                plan.pack = packer(len(plan.rest), len(plan.tail))
+            else:
+                plan.rest = size + data[pos + FIXED : body] + self._sender
+            if plan.arguments:
+                # Whoever has rules about arguments is asked with the whole message.
+                for code, text in texts:
+                    setattr(plan.header, _ATTRIBUTES[code], text)
+            return plan
+        return None
+
+    def _key(
+        self, layout: _Layout, data: bytes, pos: int, body: int
+    ) -> tuple[bytes, int, list[tuple[int, str]]] | None:
+        """What the plan is filed under, where the REPLY_SERIAL is (or 0), and what is cut out."""
+        at = pos + FIXED
+        end = serial_at = 0
+        key = b""
+        texts = []
+        for gap, code, matches, ruled, wanted in layout.cuts:
+            start = at + gap
+            key += data[at:start]
+            if matches is None:
+                serial_at = start - pos
+                at = end = start + 4
+                continue
+            size = _from_bytes(data[start : start + 4], "little")
+            start += 4
+            end = start + size
+            at = pos + (end - pos + 8 & ~7)
+            if size > MAX_VALUE or not matches(data, start, end):
+                return None
+            if data[end:at] != _ZEROS[at - end]:
+                return None
+            text = data[start:end].decode("latin-1")
+            end += 1
+            if code == DESTINATION:
+                owner = self._peer.bus.names.owners.get(text)
+                if owner is None:
+                    return None
+                key += owner.destination
+            elif text in ruled or text in wanted:
+                return None
+            else:
+                texts.append((code, text))
+        if at > body:
+            return None
+        # The length of the fields is known, but for the padding that follows.
+        residue = data[pos + 12] & 7
+        if not layout.open_end:
+            key += data[at:body] + _RESIDUES[residue]
+        elif at != body or end - pos & 7 != residue:
+            return None
+        return key, serial_at, texts
+
+    def _holds(self, plan: Plan) -> bool:
+        """Whether nothing has changed since: the road would have to ask each time."""
+        if plan.kind != _CAST:
+            receiver = plan.receiver
+            return receiver is not None and plan.version == receiver.version
+        counters = self._peer.bus.versions.counters
+        return sum([counters[cell] for cell in plan.cells]) == plan.stamp
+
+    def learn(self, message: Message, raw: bytes, plan: Plan) -> bool:
+        """Whether `plan`, made for a `message` whose header is `raw` from byte 12 on, is kept for
+        all that are like it."""
+        fields = message.header.fields
+        if not message.header.little or not _is_whole(fields, raw):
+            return False
+        shape = message.head[:4] + bytes([one[0] for one in fields])
+        before = self._samples.get(shape)
+        if before is None and len(self._samples) >= MAX_SAMPLES:
+            self._samples.clear()
+        self._samples[shape] = fields
+        if before is None:
+            return False
+        varying = {
+            one[0]
+            for one, other in zip(fields, before, strict=True)
+            if one != other and self._may_vary(message, one)
+        }
+        if not varying:
+            return False
+        if plan.kind == _REPLY:
+            varying.add(REPLY_SERIAL)
+        layout = self._layout(fields, plan.word, varying)
+        found = self._key(layout, message.head[:12] + raw, 0, 12 + len(raw))
+        if found is None:
+            return False
+        layout.plans.add(found[0], plan)
+        return True
+
+    def _may_vary(self, message: Message, one: bytes) -> bool:
+        """Whether this field of the message may be cut out, and stand for any."""
+        code = one[0]
+        if code == DESTINATION:
+            return True
+        if code not in _ATTRIBUTES:
+            return False
+        bus = self._peer.bus
+        wanted: Container[str] = ()
+        if message.header.destination is None:
+            wanted = bus.rules.named[code]
+            if code == PATH:
+                cells = bus.rules.cells(message.header, primary_names(bus, self._peer))
+                if any(rule.path_namespace is not None for rule, _ in plain(cells)):
+                    return False
+        text = one[8 : _size(one) - 1].decode()
+        return text not in bus.ruleset.values(_CONDITIONS[code]) and text not in wanted
+
+    def _layout(self, fields: list[bytes], word: int, varying: set[int]) -> _Layout:
+        """The layout with these fields cut out, perhaps a new one."""
+        bus = self._peer.bus
+        broadcast = not any(one[0] == DESTINATION for one in fields)
+        cuts = []
+        gap = 0
+        for one in fields:
+            code = one[0]
+            if code not in varying:
+                gap += len(one)
+                continue
+            ruled: Container[str] = ()
+            wanted: Container[str] = ()
+            if code in _ATTRIBUTES:
+                ruled = bus.ruleset.values(_CONDITIONS[code])
+                wanted = bus.rules.named[code] if broadcast else ()
+            cuts.append(
+                _Cut(gap + 4, code, None if code == REPLY_SERIAL else _matcher(code), ruled, wanted)
+            )
+            gap = 0
+        open_end = fields[-1][0] in varying
+        layouts = self._layouts.setdefault(word, [])
+        for layout in layouts:
+            if layout.open_end == open_end and [one[:2] for one in layout.cuts] == [
+                one[:2] for one in cuts
+            ]:
+                return layout
+        if sum(map(len, self._layouts.values())) >= MAX_LAYOUTS:
+            self._layouts.clear()
+            layouts = self._layouts[word] = []
+        layouts.append(_Layout(tuple(cuts), open_end))
+        return layouts[-1]
+
+
+def _size(raw: bytes) -> int:
+    """The length of a field without the padding behind it."""
+    code = raw[0]
+    if code in (REPLY_SERIAL, UNIX_FDS):
+        return 8
+    if code == SIGNATURE:
+        return 6 + raw[4]
+    return 9 + _from_bytes(raw[4:8], "little")
+
+
+def _is_whole(fields: list[bytes], raw: bytes) -> bool:
+    """Whether the fields are all that there was, and nothing behind them is counted in."""
+    size = _from_bytes(raw[:4], "little")
+    return b"".join(fields) == raw[4 : 4 + size] and _size(fields[-1]) == len(fields[-1])
