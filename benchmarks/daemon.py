@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,14 @@ COMMANDS = {
     "dbus-daemon": ["dbus-daemon"],
     "afdbus": [sys.executable, "-m", "afdbus.daemon_cli"],
 }
+# It starts no services and has no configuration but a policy: not everybody can compare with it.
+BROKER = {"dbus-broker": [sys.executable, str(Path(__file__).with_name("broker.py"))]}
+
+
+def installed() -> list[str]:
+    """The daemons that can be started, dbus-broker as well."""
+    others = [kind for kind in ("dbus-daemon", *BROKER) if shutil.which(kind)]
+    return [*others, "afdbus"]
 
 
 class Daemon:
@@ -34,7 +43,7 @@ class Daemon:
         """Start it, with these variables besides ours, by a program `under` which it runs."""
         self.kind = kind
         which = "--session" if config is None else f"--config-file={config}"
-        command = [*under, *COMMANDS[kind], which, "--nofork", "--print-address=1"]
+        command = [*under, *(COMMANDS | BROKER)[kind], which, "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
         environment |= variables
         self.started = time.perf_counter()
@@ -58,7 +67,7 @@ class Daemon:
 
     def arrive(self) -> None:
         """Wait until it has all that it needs: ours serves before it comes to trio."""
-        needed = {"afdbus": 2, "dbus-daemon": 1}[self.kind]
+        needed = 2 if self.kind == "afdbus" else 1
         while self.descriptors("anon_inode:[eventpoll]") < needed:
             time.sleep(0.01)
 

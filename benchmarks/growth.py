@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import plot
-from compare import cpu_under, on_cores, versions
 from crowds import Connections, Crowd, Names, Pending, Queued, Rules
 from daemon import COMMANDS, Daemon
 from load import Load
+from measure import cpu_under, on_cores
+from report import versions
 
 COUNTS = (10, 100, 1000, 10_000)
 BYTES = (64 * 1024, 640 * 1024, 6400 * 1024, 64_000 * 1024)

@@ -15,8 +15,8 @@ from random import Random
 import compare
 import load
 from client import Client, Receiver, Template
-from compare import Scenario, cpu_under
 from load import INTERFACE, OBJECT, SERVICE
+from measure import Scenario, cpu_under
 
 from afdbus.wire.encode import encode
 from afdbus.wire.header import ERROR, METHOD_CALL, METHOD_RETURN, NO_REPLY_EXPECTED, SIGNAL

@@ -309,9 +309,7 @@ class Broadcast:
         for client in self._clients:
             client.call("AddMatch", "s", self.rule)
         self._others = [Client(address) for _ in range(min(foreign, 50))]
-        for number in range(foreign):
-            other = self._others[number % len(self._others)]
-            other.call("AddMatch", "s", foreign_rule(number))
+        add_foreign_rules(self._others, foreign)
         self._signal = self.template()
         settle(self._emitter, *self._clients)
         for client in self._clients:
@@ -369,6 +367,15 @@ class Churn:
 
     def close(self) -> None:
         """Nobody is left."""
+
+
+def add_foreign_rules(clients: list[Client], count: int) -> None:
+    """So many rules for these clients in turn, some at a time."""
+    for first in range(0, count, 1000):
+        for number in range(first, min(first + 1000, count)):
+            client = clients[number % len(clients)]
+            client.sock.sendall(client.driver_call("AddMatch", "s", foreign_rule(number)))
+        settle(*clients)
 
 
 def foreign_rule(number: int) -> str:

@@ -8,30 +8,68 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COMPARE = BENCHMARKS / "compare.py"
 SOME = "call: path|places$|10: interface$|many names$|absent"
-QUICK = "ping|pairs|pipe|driver|bcast 10$|churn|start"
+QUICK = "ping|pairs|pipe|Owner|bcast 10|match 100$|churn|start"
 
 
-def test_compare(program: Callable[[str], str]) -> None:
+@pytest.fixture(scope="module")
+def compared(
+    program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What a comparison tells, quickly done."""
     program("dbus-daemon")
-    run = subprocess.run(
-        [sys.executable, COMPARE, "--rounds=1", "--secs=0.02", f"--only={QUICK}", "--json"],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    told = json.loads(run.stdout)
-    assert set(told["versions"]) == {"python", "kernel", "afdbus", "dbus-daemon"}
-    assert {row["scenario"] for row in told["summary"]} == {
-        "ping", "ping a{sv}", "64 pairs", "pipe 0", "pipe a{sv}", "pipe 1 KiB", "pipe 64 KiB",
-        "driver", "bcast 10", "churn", "start",
+    told = tmp_path_factory.mktemp("compare") / "told.json"
+    options = ["--rounds=1", "--secs=0.02", f"--only={QUICK}", f"--json={told}"]
+    subprocess.run([sys.executable, COMPARE, *options], check=True)
+    found: dict[str, Any] = json.loads(told.read_text())
+    return found
+
+
+def test_compare(compared: dict[str, Any]) -> None:
+    assert {row["scenario"] for row in compared["summary"]} == {
+        "ping", "ping a{sv}", "ping every 5 ms", "64 pairs", "pipe 0", "pipe a{sv}", "pipe 1 KiB",
+        "pipe 64 KiB", "NameHasOwner", "GetNameOwner", "bcast 10", "bcast 100",
+        "bcast 10, one at a time", "bcast 100, one at a time", "match 100", "policy ping",
+        "policy pipe 0", "churn", "start",
     }  # fmt: skip
-    for row in told["summary"]:
-        assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+    assert set(compared["versions"]) >= {"python", "kernel", "afdbus", "dbus-daemon"}
+    for row in compared["summary"]:
+        assert min(row["dbus-daemon"], row["afdbus"], row["ratios"]["dbus-daemon"]) > 0, row
+
+
+def test_compare_with_dbus_broker(program: Callable[[str], str], compared: dict[str, Any]) -> None:
+    """It takes part in all but the start, which is its launcher's."""
+    program("dbus-broker")
+    assert "dbus-broker" in compared["versions"]
+    for row in compared["summary"]:
+        assert ("dbus-broker" in row["ratios"]) == (row["scenario"] != "start"), row
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "compare.svg"
+    options = ["--rounds=1", "--secs=0.02", "--only=^ping$", f"--plot={picture}"]
+    subprocess.run([sys.executable, COMPARE, *options], check=True)
+    assert "<svg" in picture.read_text()
+
+
+def test_plot_without_matplotlib() -> None:
+    """It is said before anything is measured."""
+    code = (
+        "import runpy, sys; sys.modules['matplotlib'] = None; sys.argv[1:] = ['--plot=x.svg'];"
+        "sys.path.insert(0, '.'); runpy.run_path('compare.py', None, '__main__')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=BENCHMARKS, stderr=subprocess.PIPE, check=False
+    )
+    assert run.stderr == b"a plot needs matplotlib: pip install 'afdbus[benchmarks]'\n"
+    assert run.returncode == 1
 
 
 def test_growth(program: Callable[[str], str], tmp_path: Path) -> None:
@@ -53,21 +91,19 @@ def test_growth(program: Callable[[str], str], tmp_path: Path) -> None:
             assert min(min(cost) for cost in costs) > 0, curve
     assert picture.exists() == has_matplotlib
 
-def test_headers(program: Callable[[str], str]) -> None:
+
+def test_headers(program: Callable[[str], str], tmp_path: Path) -> None:
     program("dbus-daemon")
-    run = subprocess.run(
-        [sys.executable, BENCHMARKS / "headers.py", "--rounds=1", "--secs=0.01", f"--only={SOME}",
-         "--json"],
-        stdout=subprocess.PIPE,
-        check=True,
-    )  # fmt: skip
-    told = json.loads(run.stdout)
+    figures = tmp_path / "headers.json"
+    options = ["--rounds=1", "--secs=0.01", f"--only={SOME}", f"--json={figures}"]
+    subprocess.run([sys.executable, BENCHMARKS / "headers.py", *options], check=True)
+    told = json.loads(figures.read_text())
     assert {row["scenario"] for row in told["summary"]} == {
         "call: path", "call: path, alone", "reply: places", "signal to 10: interface", "many names",
         "absent names", "absent names, alone",
     }  # fmt: skip
     for row in told["summary"]:
-        assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+        assert min(row["dbus-daemon"], row["afdbus"], row["ratios"]["dbus-daemon"]) > 0, row
 
 
 def test_latency(program: Callable[[str], str]) -> None:
@@ -81,7 +117,7 @@ def test_latency(program: Callable[[str], str]) -> None:
     told = json.loads(run.stdout)
     metrics: dict[str, set[str]] = {}
     for row in told["summary"]:
-        assert min(row["dbus-daemon"], row["afdbus"], row["ratio"]) > 0, row
+        assert min(row["dbus-daemon"], row["afdbus"], row["ratios"]["dbus-daemon"]) > 0, row
         metrics.setdefault(row["scenario"], set()).add(row["metric"])
     for situation, found in metrics.items():
         alone = {"p50_us", "p99_us"}
