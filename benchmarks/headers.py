@@ -74,7 +74,7 @@ def signal_of(field: str) -> bytes:
 
 def _fields_of(field: str) -> tuple[str, str, str]:
     return (
-        f"{OBJECT}/x{NUMBER}" if field == "path" else OBJECT,
+        f"{OBJECT}/x{NUMBER}" if field in ("path", "namespace") else OBJECT,
         f"{INTERFACE}.x{NUMBER}" if field == "interface" else INTERFACE,
         f"Member{NUMBER}" if field == "member" else "Member",
     )
@@ -114,12 +114,14 @@ class Errors(load.Pipe):
 
 
 class Signals(load.Broadcast):
-    """Signals in which `field` is another each time, to who wants all of this interface or path."""
+    """Signals in which `field` is another each time, to who wants all of this interface or path;
+    `namespace`: the path is, to who wants all below."""
 
     def __init__(self, field: str, receivers: int, address: str, window: int) -> None:
         self._field = field
         self.window = window
-        self.rule = f"path='{OBJECT}'" if field == "interface" else f"interface='{INTERFACE}'"
+        rules = {"interface": f"path='{OBJECT}'", "namespace": f"path_namespace='{OBJECT}'"}
+        self.rule = rules.get(field, f"interface='{INTERFACE}'")
         super().__init__(address, receivers)
 
     def template(self) -> Template:
@@ -186,6 +188,7 @@ LOADS: dict[str, Callable[[str, int], load.Load]] = {
     "signal to 1: path": partial(Signals, "path", 1),
     "signal to 1: interface": partial(Signals, "interface", 1),
     "signal to 1: member": partial(Signals, "member", 1),
+    "signal to 1: namespace": partial(Signals, "namespace", 1),
     "signal to 10: path": partial(Signals, "path", 10),
     "signal to 10: interface": partial(Signals, "interface", 10),
     "signal to 10: member": partial(Signals, "member", 10),

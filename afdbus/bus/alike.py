@@ -2,9 +2,10 @@
 
 Whoever speaks of another object each time, or calls a thousand names by turns, sends only headers
 that are new.  But a path, interface, member or error name that no rule names, neither the policy's
-nor those of receivers of broadcasts, is judged as any other such value is; and a destination as any
-other name of the same peer.  So these fields are cut out, and one plan stands for all headers that
-are the same in the rest: a call with a new path takes 4 us instead of 23, a signal 4 instead of 27.
+nor those of receivers of broadcasts, is judged as any other such value is, a path as any other in
+the same namespace of theirs, and a destination as any other name of the same peer.  So these fields
+are cut out, and one plan stands for all headers that are the same in the rest: a call with a new
+path takes 4 us instead of 23, a signal 4 instead of 27.
 
 Nothing is taken on trust: the rest is, byte by byte, that of a header that was parsed, and what was
 cut out of it is judged anew.
@@ -17,7 +18,6 @@ from collections.abc import Callable, Container
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from afdbus.bus.delivery import plain, primary_names
 from afdbus.bus.plan import MAX_PLANS, MAX_VALUE, Kind, Plan, Plans, packer
 from afdbus.wire import names
 from afdbus.wire.header import (
@@ -144,6 +144,7 @@ class Alike:
         self, layout: _Layout, data: bytes, pos: int, body: int
     ) -> tuple[bytes, int, list[tuple[int, str]]] | None:
         """What the plan is filed under, where the REPLY_SERIAL is (or 0), and what is cut out."""
+        namespaces = self._peer.bus.rules.namespaces
         at = pos + FIXED
         end = serial_at = 0
         key = b""
@@ -174,6 +175,8 @@ class Alike:
                 return None
             else:
                 texts.append((code, text))
+                if code == PATH and namespaces:
+                    key += _deepest(text, namespaces)
         if at > body:
             return None
         # The length of the fields is known, but for the padding that follows.
@@ -232,10 +235,6 @@ class Alike:
         wanted: Container[str] = ()
         if message.header.destination is None:
             wanted = bus.rules.named[code]
-            if code == PATH:
-                cells = bus.rules.cells(message.header, primary_names(bus, self._peer))
-                if any(rule.path_namespace is not None for rule, _ in plain(cells)):
-                    return False
         text = one[8 : _size(one) - 1].decode()
         return text not in bus.ruleset.values(_CONDITIONS[code]) and text not in wanted
 
@@ -271,6 +270,15 @@ class Alike:
             layouts = self._layouts[word] = []
         layouts.append(_Layout(tuple(cuts), open_end))
         return layouts[-1]
+
+
+def _deepest(path: str, namespaces: Container[str]) -> bytes:
+    """The deepest of the namespaces that `path` lies in, which decides about all others."""
+    while path not in namespaces:
+        if len(path) < 2:
+            return b""
+        path = path[: path.rfind("/")] or "/"
+    return path.encode()
 
 
 def _size(raw: bytes) -> int:

@@ -9,7 +9,7 @@ in arg0 cost one look-up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from afdbus.bus.match import EXACT, MatchRule
 from afdbus.wire.header import INTERFACE, MEMBER, PATH
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Entry = tuple[MatchRule, "Peer"]
 Entries = dict[Entry, None]
 Key = tuple[str | None, str | None, str | None, str | None]
+_T = TypeVar("_T")
 _FIELDS = (INTERFACE, MEMBER, PATH)  # of a header, in a key
 
 
@@ -115,15 +116,17 @@ class MatchIndex:
     """Rules of many peers; a peer's equal rules are one entry.
 
     `named`: header field (its code) -> the values that rules name -> in how many cells.
+    `namespaces`: the path namespaces that rules name -> how many do.
     """
 
-    __slots__ = ("_cells", "_combinations", "named")
+    __slots__ = ("_cells", "_combinations", "named", "namespaces")
 
     def __init__(self) -> None:
         self._cells: dict[Key, Cell] = {}
         # Which of (interface, member, path, sender) some rules name, and how many cells do.
         self._combinations: dict[tuple[bool, bool, bool, bool], int] = {}
         self.named: dict[int, dict[str, int]] = {code: {} for code in _FIELDS}
+        self.namespaces: dict[str, int] = {}
 
     def add(self, peer: Peer, rule: MatchRule) -> None:
         key = (rule.interface, rule.member, rule.path, rule.sender)
@@ -131,30 +134,28 @@ class MatchIndex:
         if cell is None:
             cell = self._cells[key] = Cell()
             combination = _combination(key)
-            self._combinations[combination] = self._combinations.get(combination, 0) + 1
+            _count(self._combinations, combination, 1)
             for code, value in zip(_FIELDS, key, strict=False):
                 if value is not None:
-                    named = self.named[code]
-                    named[value] = named.get(value, 0) + 1
+                    _count(self.named[code], value, 1)
         cell.add((rule, peer))
+        if rule.path_namespace is not None:
+            _count(self.namespaces, rule.path_namespace, 1)
 
     def remove(self, peer: Peer, rule: MatchRule) -> None:
         """Remove an entry, which must be there."""
         key = (rule.interface, rule.member, rule.path, rule.sender)
         cell = self._cells[key]
         cell.remove((rule, peer))
+        if rule.path_namespace is not None:
+            _count(self.namespaces, rule.path_namespace, -1)
         if cell.is_empty():
             del self._cells[key]
             combination = _combination(key)
-            self._combinations[combination] -= 1
-            if not self._combinations[combination]:
-                del self._combinations[combination]
+            _count(self._combinations, combination, -1)
             for code, value in zip(_FIELDS, key, strict=False):
                 if value is not None:
-                    named = self.named[code]
-                    named[value] -= 1
-                    if not named[value]:
-                        del named[value]
+                    _count(self.named[code], value, -1)
 
     def __bool__(self) -> bool:
         return bool(self._cells)
@@ -176,6 +177,13 @@ class MatchIndex:
                 if cell is not None:
                     found.append(cell)
         return found
+
+
+def _count(counts: dict[_T, int], of: _T, more: int) -> None:
+    """Count, and keep nothing of what there is no more."""
+    counts[of] = counts.get(of, 0) + more
+    if not counts[of]:
+        del counts[of]
 
 
 def _combination(key: Key) -> tuple[bool, bool, bool, bool]:

@@ -172,6 +172,23 @@ def test_broadcasts(world: World, layered: list[Message]) -> None:
     ]
 
 
+def test_paths_in_and_outside_of_namespaces(world: World, layered: list[Message]) -> None:
+    listeners = {space: listen(world, f"path_namespace='{space}'") for space in ("/", "/a", "/a/b")}
+    sender = world.connect()
+    for listener in listeners.values():
+        received(listener)
+    layered.clear()
+    places = ("a/b/", "ab/", "a/bc/", "a/", "", "a/b/c/")
+    paths = [f"/{place}{n}" for n in range(20) for place in places]
+    paths += ["/", "/a", "/a/b"]
+    for path in paths:
+        world.say(sender, signal("M", path=path).pack(9))
+    assert len(layered) <= 6
+    for space, listener in listeners.items():
+        inside = [p for p in paths if p == space or p.startswith(space.rstrip("/") + "/")]
+        assert [m.path for m in received(listener)] == inside
+
+
 @pytest.mark.parametrize(
     ("rule", "special"),
     [
@@ -417,11 +434,14 @@ def test_p17_what_is_alike_is_bounded(world: World) -> None:
 def test_p17_values_named_by_rules_are_forgotten_with_them(world: World) -> None:
     listener = world.connect()
     rules = [f"interface='a.b{n}',member='M{n}',path='/x{n}'" for n in range(50)]
+    rules += [f"path_namespace='/x{n}'" for n in range(50)]
     for rule in rules:
         world.say(listener, *[call("AddMatch", "s", rule).pack(2)] * 2)
     assert {len(values) for values in world.bus.rules.named.values()} == {50}
-    for rule in rules[:25]:
+    for rule in rules[:50]:
         world.say(listener, *[call("RemoveMatch", "s", rule).pack(2)] * 2)
-    assert {len(values) for values in world.bus.rules.named.values()} == {25}
+    assert {len(values) for values in world.bus.rules.named.values()} == {0}
+    assert len(world.bus.rules.namespaces) == 50
     world.leave(listener)
     assert not any(world.bus.rules.named.values())
+    assert not world.bus.rules.namespaces
