@@ -13,8 +13,9 @@ from afdbus.wire.header import frame_length
 if TYPE_CHECKING:
     from afdbus.bus.peer import Peer
 
-# How long one turn may take, in seconds.
-TURN = 0.002
+# How long one turn may take, in seconds.  One who floods with messages of 1 MiB: p99 of a ping
+# beside it 4.3 ms with 2 ms, 1.3 with this, dbus-daemon 1.0.
+TURN = 0.0003
 
 
 class Examination:

@@ -19,9 +19,10 @@ TRUNCATED = int(socket.MSG_CTRUNC)
 
 # What one read of a heavy peer asks for, so that a flood is served in small turns (P4).
 HEAVY_READ = 16 * 1024
-# Such a read makes a peer heavy, too, if it brings so many messages: they take as long as a large
-# read (eight who flood, p99 of a ping beside them: 28 ms, now 0.4).
-MANY = 96
+# Such a read makes a peer heavy, too, if it brings so many messages, more than have to be under way
+# for the sake of throughput: they take as long as a large read (eight who flood, p99 of a ping
+# beside them: 28 ms, now 0.4).
+MANY = 65
 
 # The largest header, in bytes.
 MAX_HEADER = 2 * READ
