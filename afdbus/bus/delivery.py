@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from afdbus.bus.bus import Bus
+    from afdbus.bus.cell import Cell
     from afdbus.bus.match import MatchRule
-    from afdbus.bus.matchindex import Cell, MatchIndex
+    from afdbus.bus.matchindex import MatchIndex
     from afdbus.bus.message import Message
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
@@ -114,7 +115,7 @@ def broadcast(bus: Bus, message: Message) -> tuple[list[Cell], list[Peer], list[
     Returns what a plan is made of: the cells of rules that fit but for their arguments, the peers
     that get every such signal, and those among them whom only policy kept from getting it.
     """
-    cells = bus.rules.cells(message.header, primary_names(bus, message.sender))
+    cells = bus.rules.cells(message.header, primary_names(bus, bus.rules, message.sender))
     always = list(dict.fromkeys(peer for rule, peer in plain(cells) if fits(bus, message, rule)))
     allowed = [peer for peer in always if may_have(bus, message, peer, None)]
     known = set(always)
@@ -244,34 +245,37 @@ def broadcast_own(
     broadcast(bus, message)
 
 
-def primary_names(bus: Bus, sender: Peer | None) -> list[str]:
-    """The names by which `sender=` in a match rule finds a peer: those it is the owner of."""
+def primary_names(bus: Bus, index: MatchIndex, sender: Peer | None) -> list[str]:
+    """The names by which `sender=` in the rules of an index finds a peer: those it is the owner of.
+
+    Of thousands of names, only those that rules give.
+    """
     if sender is None:
         return [BUS_NAME]
     owners = bus.names.owners
-    return [sender.name, *(name for name in sender.names if owners.get(name) is sender)]
+    if len(sender.names) > len(index.senders):
+        return [name for name in index.senders if owners.get(name) is sender]
+    return [sender.name, *[name for name in sender.names if owners.get(name) is sender]]
 
 
 def plain(cells: list[Cell]) -> Iterator[tuple[MatchRule, Peer]]:
     """The entries that look at no argument."""
     for cell in cells:
-        yield from cell.plain or ()
+        yield from cell.plain
 
 
 def fits(bus: Bus, message: Message, rule: MatchRule, addressed: Peer | None = None) -> bool:
-    """What the index has not looked at: type, path_namespace, destination."""
+    """What the index has not looked at: type and destination."""
     header = message.header
     if rule.type and rule.type != header.type:
         return False
-    if rule.destination is not None:
-        if header.destination is None:
-            return False
-        if addressed is None:
-            if rule.destination != header.destination:
-                return False
-        elif bus.names.owners.get(rule.destination) is not addressed:
-            return False
-    return rule.path_matches(header.path)
+    if rule.destination is None:
+        return True
+    if header.destination is None:
+        return False
+    if addressed is None:
+        return rule.destination == header.destination
+    return bus.names.owners.get(rule.destination) is addressed
 
 
 def by_arguments(
@@ -289,7 +293,7 @@ def matching(
     bus: Bus, index: MatchIndex, message: Message, addressed: Peer | None
 ) -> list[Peer]:
     """All peers with a rule in `index` that fits, once each."""
-    cells = index.cells(message.header, primary_names(bus, message.sender))
+    cells = index.cells(message.header, primary_names(bus, index, message.sender))
     found = {p: None for rule, p in plain(cells) if fits(bus, message, rule, addressed)}
     found.update(dict.fromkeys(by_arguments(bus, message, cells, addressed)))
     return list(found)

@@ -53,39 +53,6 @@ class MatchRule(NamedTuple):
         parts += [(f"arg{index}{kind}", value) for index, kind, value in self.arguments]
         return ",".join("{}='{}'".format(key, value.replace("'", "'\\''")) for key, value in parts)
 
-    def arguments_match(self, found: list[tuple[str, str] | None]) -> bool:
-        """Whether `found`, the message's first arguments that are texts, satisfy the rule."""
-        for index, kind, wanted in self.arguments:
-            argument = found[index] if index < len(found) else None
-            if argument is None:
-                return False
-            type_, value = argument
-            if kind == PATH:
-                if type_ == "g":
-                    return False
-                if value != wanted and not (
-                    (wanted[-1:] == "/" and value.startswith(wanted))
-                    or (value[-1:] == "/" and wanted.startswith(value))
-                ):
-                    return False
-            elif type_ != "s":
-                return False
-            elif kind == NAMESPACE:
-                if value != wanted and not value.startswith(wanted + "."):
-                    return False
-            elif value != wanted:
-                return False
-        return True
-
-    def path_matches(self, path: str | None) -> bool:
-        """Whether `path` lies in the rule's path_namespace, if it has one."""
-        namespace = self.path_namespace
-        if namespace is None:
-            return True
-        if path is None:
-            return False
-        return path == namespace or namespace == "/" or path.startswith(namespace + "/")
-
 
 def _invalid(text: str) -> BusError:
     return BusError(MATCH_RULE_INVALID, text)

@@ -14,8 +14,8 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from afdbus.bus.cell import Cell
     from afdbus.bus.driver.table import Method
-    from afdbus.bus.matchindex import Cell
     from afdbus.bus.outbox import Outbox
     from afdbus.bus.peer import Peer
     from afdbus.wire.header import Header

@@ -15,8 +15,8 @@ from afdbus.wire.header import ERROR, FIXED, METHOD_CALL, METHOD_RETURN, NO_REPL
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
+    from afdbus.bus.cell import Cell
     from afdbus.bus.driver.table import Method
-    from afdbus.bus.matchindex import Cell
     from afdbus.bus.message import Message
     from afdbus.bus.peer import Peer
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import array
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from kit import busconfig, call
@@ -322,3 +324,21 @@ def unframed(data: bytes) -> list[bytes]:
 
 def without_numbers(text: str) -> str:
     return re.sub(r"\d+", "N", text)
+
+
+def lines(deed: Callable[[], object]) -> int:
+    """How many lines of Python are executed: a clock that does not depend on the machine."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        deed()
+    finally:
+        sys.settrace(before)
+    return count

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import pytest
-from busworld import FakeConnection, World, configuration
+from busworld import FakeConnection, World, configuration, lines
 from kit import call, peer_call
 
 
@@ -25,24 +24,6 @@ def world(tmp_path: Path) -> World:
             max_connections_per_user=many,
         )
     )
-
-
-def lines(deed: Callable[[], object]) -> int:
-    """How many lines of Python are executed: a clock that does not depend on the machine."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> object:
-        nonlocal count
-        count += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        deed()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def with_rules(world: World, count: int) -> FakeConnection:
