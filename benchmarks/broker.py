@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from afdbus.config.load import load
 from afdbus.config.paths import session_config
-from afdbus.policy.rules import MAX_RULE_FDS, MessageRule, OwnRule, Rule
+from afdbus.policy.rules import MessageRule, OwnRule, Rule
 from afdbus.policy.ruleset import Ruleset
 from afdbus.wire.encode import encode
 from afdbus.wire.header import (
@@ -51,7 +51,11 @@ Batch = tuple[
 
 
 def batch(rules: Sequence[Rule]) -> Batch:
-    """All rules for one kind of user; a later one has a higher priority."""
+    """All rules for one kind of user; a later one has a higher priority.
+
+    What dbus-broker does not know, or no benchmark needs, is left out: errors, broadcasts, prefixes
+    of destinations, numbers of descriptors.
+    """
     own: list[tuple[bool, int, bool, str]] = []
     messages: tuple[list[Message], list[Message]] = [], []  # sent, received
     for priority, rule in enumerate(rules, 1):
@@ -60,8 +64,7 @@ def batch(rules: Sequence[Rule]) -> Batch:
         elif isinstance(rule, MessageRule):
             messages[rule.receiving].append((
                 rule.allow, priority, rule.name or "", rule.path or "", rule.interface or "",
-                rule.member or "", rule.type, {None: 0, True: 1, False: 2}[rule.broadcast],
-                rule.min_fds, rule.max_fds if rule.max_fds < MAX_RULE_FDS else 2**64 - 1,
+                rule.member or "", rule.type, 0, 0, 2**64 - 1,
             ))  # fmt: skip
     return True, 1, own, *messages
 
