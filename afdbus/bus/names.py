@@ -45,20 +45,32 @@ class Names:
     highest it was.
     """
 
-    __slots__ = ("owners", "peak", "places", "queues")
+    __slots__ = ("_answers", "owners", "peak", "places", "queues")
 
     def __init__(self) -> None:
         self.owners: dict[str, Peer] = {}
         self.queues: dict[str, list[Owner]] = {}
         self.places = self.peak = 0
+        self._answers: dict[str, dict[bytes, bytes]] = {}
+
+    def answers(self, method: str) -> dict[bytes, bytes]:
+        """Where answers to calls of `method`, by their bodies, may be kept until a name changes its
+        owner; always the same dictionary."""
+        return self._answers.setdefault(method, {})
+
+    def _forget_answers(self) -> None:
+        for answers in self._answers.values():
+            answers.clear()
 
     def add_unique(self, peer: Peer) -> NameChange:
         self.owners[peer.name] = peer
+        self._forget_answers()
         self._count()
         return NameChange(peer.name, None, peer)
 
     def drop_unique(self, peer: Peer) -> NameChange:
         del self.owners[peer.name]
+        self._forget_answers()
         self.places -= 1
         return NameChange(peer.name, peer, None)
 
@@ -78,6 +90,7 @@ class Names:
         if queue is None:
             self.queues[name] = [Owner(peer, flags)]
             self.owners[name] = peer
+            self._forget_answers()
             peer.names[name] = None
             self._count()
             return PRIMARY_OWNER, NameChange(name, None, peer)
@@ -101,6 +114,7 @@ class Names:
         else:
             queue.insert(1, first)
         self.owners[name] = peer
+        self._forget_answers()
         return PRIMARY_OWNER, NameChange(name, first.peer, peer)
 
     def release(self, peer: Peer, name: str) -> tuple[int, NameChange | None]:
@@ -114,6 +128,7 @@ class Names:
         self._leave(peer, name, queue)
         if not was_first:
             return RELEASED, None
+        self._forget_answers()
         if queue:
             new = self.owners[name] = queue[0].peer
             return RELEASED, NameChange(name, peer, new)

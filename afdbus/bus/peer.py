@@ -156,6 +156,11 @@ class Peer:
         self.destination = destination_field(name)
         self.shared = self.bus.shared_plans(self.policy)
 
+    @property
+    def encoded_name(self) -> bytes:
+        """The unique name as a body of a message."""
+        return self.destination[4:]  # the field is a byte and a signature more
+
     def next_serial(self) -> int:
         """The serial of the next message that the bus itself sends to this peer."""
         self.serial = serial = self.serial % 0xFFFFFFFF + 1

@@ -49,10 +49,12 @@ class Plan:
     `check` judges the body, and is None where there must be none.
     `receiver` and `version` are a unicast's; `casts` (outboxes), `cells`, `stamp`, `arguments`
     (index cells whose rules look at arguments) and `decided` (peers that need not be asked about
-    their arguments) a broadcast's; `method` the driver's.
+    their arguments) a broadcast's; `method` the driver's, and `answers`
+    what it has answered before.
     """
 
     __slots__ = (
+        "answers",
         "arguments",
         "box",
         "casts",
@@ -97,6 +99,7 @@ class Plan:
         self.arguments: tuple[Cell, ...] = ()
         self.decided: frozenset[Peer] = frozenset()
         self.method: Method | None = None
+        self.answers: dict[bytes, bytes] | None = None
 
 
 @lru_cache(256)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from afdbus.bus import plan as plans
 from afdbus.bus.alike import MANY, Alike
-from afdbus.bus.driver.table import FIRST
+from afdbus.bus.driver.table import ABOUT_NAMES, FIRST
 from afdbus.bus.judge import question
 from afdbus.bus.plan import Kind, Plan, Plans, packer
 from afdbus.bus.replies import introduce
@@ -122,6 +122,8 @@ def plan_driver(message: Message, method: Method) -> Plan:
     """A plan for calls of one method of the bus that this peer may call."""
     plan = _plan(Kind.DRIVER, message)
     plan.method = method
+    if method.flags & ABOUT_NAMES and message.sender is not None:
+        plan.answers = message.sender.bus.names.answers(method.name)
     return plan
 
 

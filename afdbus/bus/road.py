@@ -182,8 +182,10 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     pos = after
                     continue
             if kind == _DRIVER:
-                calls.planned(peer, plan, data, body, after, serial)
+                repeated = calls.planned(peer, plan, data, body, after, serial)
                 pos = after
+                if repeated:
+                    continue
             else:
                 # The hit must not be taken: the layered way says why, and what to do instead.
                 pos = one(peer, data, pos)

@@ -42,6 +42,7 @@ _SIGNAL_WORD = 0x01000000 | NO_REPLY_EXPECTED << 16 | SIGNAL << 8 | ord("l")
 _REPLY_SERIAL_MARK = ord("u") << 16 | 1 << 8 | REPLY_SERIAL
 _PAD = tuple(bytes(-n & 7) for n in range(8))
 _SENDER = field(SENDER, BUS_NAME)
+_DESTINATION = field(DESTINATION, "")[:4]
 
 
 class _ReplyFields(dict[str, bytes]):
@@ -62,7 +63,7 @@ _reply_fields = _ReplyFields()
 
 def destination_field(name: str) -> bytes:
     """The DESTINATION field of all that the bus sends to `name`."""
-    return field(DESTINATION, name)
+    return _DESTINATION + encode("s", name)
 
 
 def method_return(

@@ -35,7 +35,7 @@ def hello(peer: Peer, header: Header) -> Answer:
     bus = peer.bus
     lifecycle.hello(bus, peer)
     peer.port.active()
-    return encode("s", peer.name), lambda: lifecycle.introduce(bus, peer)
+    return peer.encoded_name, lambda: lifecycle.introduce(bus, peer)
 
 
 def request_name(peer: Peer, header: Header, name: str, flags: int) -> Answer:
@@ -167,7 +167,7 @@ def remove_match(peer: Peer, header: Header, text: str) -> Answer:
 def get_name_owner(peer: Peer, header: Header, name: str) -> Answer:
     owner = peer.bus.names.owners.get(name)
     if owner is not None:
-        return encode("s", owner.name)
+        return owner.encoded_name
     if name == BUS_NAME:
         return encode("s", BUS_NAME)
     raise BusError(NAME_HAS_NO_OWNER, f"Could not get owner of name '{name}': no such name")

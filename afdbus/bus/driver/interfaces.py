@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from afdbus.bus.driver import credentials, dbus, debug, monitoring, standard
 from afdbus.bus.driver.table import (
+    ABOUT_NAMES,
     ANY_PATH,
     FIRST,
     PRIVILEGED,
@@ -29,12 +30,12 @@ INTERFACES: tuple[Interface, ...] = (
                 "UpdateActivationEnvironment", "a{ss}", "",
                 dbus.update_activation_environment, PRIVILEGED,
             ),
-            Method("NameHasOwner", "s", "b", dbus.name_has_owner),
+            Method("NameHasOwner", "s", "b", dbus.name_has_owner, ANY_PATH | ABOUT_NAMES),
             Method("ListNames", "", "as", dbus.list_names),
             Method("ListActivatableNames", "", "as", dbus.list_activatable_names),
             Method("AddMatch", "s", "", dbus.add_match),
             Method("RemoveMatch", "s", "", dbus.remove_match),
-            Method("GetNameOwner", "s", "s", dbus.get_name_owner),
+            Method("GetNameOwner", "s", "s", dbus.get_name_owner, ANY_PATH | ABOUT_NAMES),
             Method("ListQueuedOwners", "s", "as", dbus.list_queued_owners),
             Method("GetConnectionUnixUser", "s", "u", credentials.unix_user),
             Method("GetConnectionUnixProcessID", "s", "u", credentials.unix_process_id),

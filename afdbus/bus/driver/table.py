@@ -22,13 +22,15 @@ Answer = bytes | tuple[bytes, Callable[[], None] | Fds]
 # The handler gets the whole call instead of its header, and may answer later (None).
 WHOLE = 8
 ANY_PATH, PRIVILEGED, FIRST = 1, 2, 4
+ABOUT_NAMES = 16
 
 
 class Method(NamedTuple):
     """A method of the driver.
 
     Flags: ANY_PATH, it answers on every object path; PRIVILEGED, only for root and the daemon's own
-    user, and no plan stands for it; FIRST, it is the call of a peer without a name.
+    user, and no plan stands for it; FIRST, it is the call of a peer without a name; ABOUT_NAMES,
+    the answer hangs on nothing but the arguments and who owns which name.
     """
 
     name: str
