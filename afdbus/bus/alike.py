@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from afdbus.bus.plan import MAX_PLANS, MAX_VALUE, Kind, Plan, Plans, packer
 from afdbus.wire import names
@@ -39,6 +39,7 @@ from afdbus.wire.header import (
 if TYPE_CHECKING:
     from afdbus.bus.message import Message
     from afdbus.bus.peer import Peer
+    from afdbus.wire.header import Header
 
 # So many headers of a peer must have been new, before any are taken for alike: as long as there is
 # room for all, a plan for each is quicker.
@@ -63,24 +64,15 @@ def _matcher(code: int) -> Callable[[bytes, int, int], object]:
         INTERFACE: f"(?!{re.escape(LOCAL_INTERFACE)}){names.INTERFACE}",
         MEMBER: names.MEMBER,
         ERROR_NAME: names.INTERFACE,
-        DESTINATION: ".*",  # it has an owner, or not
+        DESTINATION: "[!-~]*",  # it has an owner, or not
     }[code]
     return re.compile(pattern.encode()).fullmatch
 
 
-class _Cut(NamedTuple):
-    """A field that is cut out.
-
-    `gap`: where its value begins, from the end of the last one.  `matches` judges a text, and is
-    None for a REPLY_SERIAL.  `ruled` and `wanted`: the values that rules name, the policy's and
-    those of receivers.
-    """
-
-    gap: int
-    code: int
-    matches: Callable[[bytes, int, int], object] | None
-    ruled: Container[str]
-    wanted: Container[str]
+# A field that is cut out: where its value begins, from the end of the last one; its code; what
+# judges a text, None for a REPLY_SERIAL; the values that rules name, the policy's and those of
+# receivers.  Not a NamedTuple, which takes longer to unpack.
+_Cut = tuple[int, int, Callable[[bytes, int, int], object] | None, Container[str], Container[str]]
 
 
 class _Layout:
@@ -95,6 +87,19 @@ class _Layout:
         self.cuts = cuts
         self.open_end = open_end
         self.plans = Plans()
+
+    def fill(self, header: Header, data: bytes, pos: int) -> None:
+        """Put what is cut out of the header at `pos` into another one: whoever has rules about
+        arguments is asked with the whole message."""
+        at = pos + FIXED
+        for gap, code, matches, _, _ in self.cuts:
+            begin = at + gap + 4
+            if matches is None:
+                at = begin
+                continue
+            end = begin + _from_bytes(data[begin - 4 : begin], "little")
+            at = end + 8 - (end - pos & 7)
+            setattr(header, _ATTRIBUTES[code], data[begin:end].decode())
 
 
 class Alike:
@@ -114,86 +119,78 @@ class Alike:
 
     def find(self, data: bytes, pos: int, body: int, word: int) -> Plan | None:
         """The plan for the header data[pos:body] that begins with `word`, filled in for it."""
+        bus = self._peer.bus
         for layout in self._layouts.get(word, ()):
-            found = self._key(layout, data, pos, body)
-            if found is None:
-                continue
-            key, serial_at, texts = found
-            plan = layout.plans.young.get(key) or layout.plans.find(key)
-            if plan is None:
-                continue
-            if not self._holds(plan):
-                layout.plans.drop(key)
-                return None
-            size = (body - pos - FIXED + self._sender_size).to_bytes(4, "little")
-            if serial_at:
-                plan.serial_at = serial_at
-                plan.rest = size + data[pos + FIXED : pos + serial_at]
-                plan.tail = data[pos + serial_at + 4 : body] + self._sender
-                plan.pack = packer(len(plan.rest), len(plan.tail))
+            # What the plan is filed under is all but what was cut out.
+            key = b""
+            at = pos + FIXED
+            end = serial_at = 0
+            for gap, code, matches, ruled, wanted in layout.cuts:
+                start = at + gap
+                key += data[at:start]
+                begin = start + 4
+                if matches is None:
+                    serial_at = start - pos
+                    at = end = begin
+                    continue
+                end = begin + _from_bytes(data[start:begin], "little")
+                at = end + 8 - (end - pos & 7)
+                if (
+                    end - begin > MAX_VALUE
+                    or not matches(data, begin, end)
+                    or data[end:at] != _ZEROS[at - end]
+                ):
+                    break
+                if code == DESTINATION:
+                    owner = bus.names.owners.get(data[begin:end].decode())
+                    if owner is None:
+                        break
+                    key += owner.destination
+                else:
+                    if ruled or wanted:
+                        text = data[begin:end].decode()
+                        if text in ruled or text in wanted:
+                            break
+                    if code == PATH and bus.rules.namespaces:
+                        key += _deepest(data[begin:end].decode(), bus.rules.namespaces)
+                end += 1
             else:
-                plan.rest = size + data[pos + FIXED : body] + self._sender
-            if plan.arguments:
-                # Whoever has rules about arguments is asked with the whole message.
-                for code, text in texts:
-                    setattr(plan.header, _ATTRIBUTES[code], text)
-            return plan
-        return None
-
-    def _key(
-        self, layout: _Layout, data: bytes, pos: int, body: int
-    ) -> tuple[bytes, int, list[tuple[int, str]]] | None:
-        """What the plan is filed under, where the REPLY_SERIAL is (or 0), and what is cut out."""
-        namespaces = self._peer.bus.rules.namespaces
-        at = pos + FIXED
-        end = serial_at = 0
-        key = b""
-        texts = []
-        for gap, code, matches, ruled, wanted in layout.cuts:
-            start = at + gap
-            key += data[at:start]
-            if matches is None:
-                serial_at = start - pos
-                at = end = start + 4
-                continue
-            size = _from_bytes(data[start : start + 4], "little")
-            start += 4
-            end = start + size
-            at = pos + (end - pos + 8 & ~7)
-            if size > MAX_VALUE or not matches(data, start, end):
-                return None
-            if data[end:at] != _ZEROS[at - end]:
-                return None
-            text = data[start:end].decode("latin-1")
-            end += 1
-            if code == DESTINATION:
-                owner = self._peer.bus.names.owners.get(text)
-                if owner is None:
+                # The length of the fields is known, but for the padding that follows.
+                residue = data[pos + 12] & 7
+                if layout.open_end:
+                    if at != body or end - pos & 7 != residue:
+                        continue
+                elif at > body:
+                    continue
+                else:
+                    key += data[at:body] + _RESIDUES[residue]
+                plan = layout.plans.young.get(key) or layout.plans.find(key)
+                if plan is None:
+                    continue
+                if not self._holds(plan):
+                    layout.plans.drop(key)
                     return None
-                key += owner.destination
-            elif text in ruled or text in wanted:
-                return None
-            else:
-                texts.append((code, text))
-                if code == PATH and namespaces:
-                    key += _deepest(text, namespaces)
-        if at > body:
-            return None
-        # The length of the fields is known, but for the padding that follows.
-        residue = data[pos + 12] & 7
-        if not layout.open_end:
-            key += data[at:body] + _RESIDUES[residue]
-        elif at != body or end - pos & 7 != residue:
-            return None
-        return key, serial_at, texts
+                size = (body - pos - FIXED + self._sender_size).to_bytes(4, "little")
+                if serial_at:
+                    plan.serial_at = serial_at
+                    plan.rest = size + data[pos + FIXED : pos + serial_at]
+                    plan.tail = data[pos + serial_at + 4 : body] + self._sender
+                    plan.pack = packer(len(plan.rest), len(plan.tail))
+                else:
+                    plan.rest = size + data[pos + FIXED : body] + self._sender
+                if plan.arguments:
+                    layout.fill(plan.header, data, pos)
+                return plan
+        return None
 
     def _holds(self, plan: Plan) -> bool:
         """Whether nothing has changed since: the road would have to ask each time."""
         if plan.kind != _CAST:
             receiver = plan.receiver
             return receiver is not None and plan.version == receiver.version
+        one, some, rest = plan.cells
         counters = self._peer.bus.versions.counters
-        return sum([counters[cell] for cell in plan.cells]) == plan.stamp
+        return counters[one] + counters[some] + counters[rest] == plan.stamp
 
     def learn(self, message: Message, raw: bytes, plan: Plan) -> bool:
         """Whether `plan`, made for a `message` whose header is `raw` from byte 12 on, is kept for
@@ -218,11 +215,27 @@ class Alike:
         if plan.kind == _REPLY:
             varying.add(REPLY_SERIAL)
         layout = self._layout(fields, plan.word, varying)
-        found = self._key(layout, message.head[:12] + raw, 0, 12 + len(raw))
-        if found is None:
-            return False
-        layout.plans.add(found[0], plan)
+        layout.plans.add(self._key(message.header, raw, varying), plan)
         return True
+
+    def _key(self, header: Header, raw: bytes, varying: set[int]) -> bytes:
+        """What `find` will look for when it sees a header like this one."""
+        bus = self._peer.bus
+        key = b""
+        for one in header.fields:
+            code = one[0]
+            if code not in varying:
+                key += one
+                continue
+            key += one[:4]
+            if code == DESTINATION and header.destination is not None:
+                key += bus.names.owners[header.destination].destination
+            elif code == PATH and header.path is not None and bus.rules.namespaces:
+                key += _deepest(header.path, bus.rules.namespaces)
+        if header.fields[-1][0] not in varying:
+            residue = raw[0] & 7
+            key += _ZEROS[-residue & 7] + _RESIDUES[residue]
+        return key
 
     def _may_vary(self, message: Message, one: bytes) -> bool:
         """Whether this field of the message may be cut out, and stand for any."""
@@ -242,7 +255,7 @@ class Alike:
         """The layout with these fields cut out, perhaps a new one."""
         bus = self._peer.bus
         broadcast = not any(one[0] == DESTINATION for one in fields)
-        cuts = []
+        cuts: list[_Cut] = []
         gap = 0
         for one in fields:
             code = one[0]
@@ -255,7 +268,7 @@ class Alike:
                 ruled = bus.ruleset.values(_CONDITIONS[code])
                 wanted = bus.rules.named[code] if broadcast else ()
             cuts.append(
-                _Cut(gap + 4, code, None if code == REPLY_SERIAL else _matcher(code), ruled, wanted)
+                (gap + 4, code, None if code == REPLY_SERIAL else _matcher(code), ruled, wanted)
             )
             gap = 0
         open_end = fields[-1][0] in varying
