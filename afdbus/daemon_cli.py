@@ -246,6 +246,7 @@ def _start(
 
     if user:
         import_module(TASK)
+        import_module("hashlib")  # for cookies
         become(*user)
     if part:
         part()

@@ -11,7 +11,6 @@ no cookie, unless a fresh one is there already; the lock is needed for a moment 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -90,6 +89,9 @@ class CookieKeyring:
         secret = self._secret(context, cookie)
         if secret is None:
             return None
+        # With OpenSSL, 3.4 MB and several milliseconds that nearly nobody has a use for.
+        import hashlib
+
         text = b"%b:%b:%b" % (server_challenge, client_challenge, secret.encode("ascii"))
         return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode("ascii")
 

@@ -231,3 +231,12 @@ def test_p32_light_imports_before_the_address_is_printed() -> None:
     # (inspect is loaded by lxml)
     heavy = {"trio", "asyncio", "argparse", "dataclasses", "logging", "subprocess"}
     assert heavy.isdisjoint(modules)
+
+
+def test_p32_light_imports_before_the_first_client_is_served() -> None:
+    code = "import sys; import afdbus.daemon_cli, afdbus.server.daemon; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    heavy = {"trio", "asyncio", "hashlib", "_hashlib", "ssl"}
+    assert heavy.isdisjoint(modules)
