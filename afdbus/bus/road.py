@@ -44,8 +44,8 @@ _CALL, _SEND, _CAST, _REPLY, _DRIVER = map(int, Kind)
 
 # How many messages of one turn may take the layered way or call the bus: some 10 us each, unless
 # there are 50,000 names to list or 10,000 receivers; so for how long, in seconds, as well (P4).
-# A ping waits for two such turns at the most: with 1 ms the p99 of one beside a flood of AddMatch is
-# 3.1 ms, with 0.3 ms 0.8, dbus-daemon 2.3.  It costs who floods some 6 % of what it gets done.
+# A ping waits for two such turns at the most.  With 1 ms the p99 of one beside a flood of AddMatch
+# is 3.1 ms, with 0.3 ms 0.8, dbus-daemon 2.3; that costs who floods some 6 % of what it gets done.
 TURN = 100
 TURN_TIME = 0.0003
 # A broadcast to so many receivers counts as one of them.

@@ -134,8 +134,8 @@ class Connection:
             if self._intake.large is not None:
                 self._read_large()
                 return
-            size = self._intake.next_size(size)
-            data = self._intake.receive(size)
+            room = self._intake.next_size(size)
+            data = self._intake.receive(room)
         except BlockingIOError:
             self._heavy = False
             if self._is_deaf():
@@ -150,11 +150,12 @@ class Connection:
         if not data:
             self.close()
             return
-        self._heavy = len(data) == size
+        full = len(data) == room
         rest = self._intake.rest
         if rest:
             data = rest + data
             self._intake.rest = b""
+        self._heavy = full or is_much(data, size)
         self._travel(data)
 
     def _after_read(self, data: bytes, pos: int, spent: bool) -> None:
@@ -162,7 +163,7 @@ class Connection:
         if not data:
             self.close()
             return
-        self._heavy = len(data) == READ
+        self._heavy = len(data) == READ or is_much(data, READ)
         self._after_travel(data, pos, spent)
 
     # -- the handshake is done -----------------------------------------------------------------
@@ -208,7 +209,7 @@ class Connection:
     def _after_travel(self, data: bytes, pos: int, spent: bool) -> None:
         if self._closed:
             return
-        if spent or (pos and is_much(data)):
+        if spent:
             self._heavy = True
         if pos == len(data):
             self._intake.nothing_left(pos)

@@ -116,6 +116,19 @@ def test_p4_who_said_few_things_is_no_heavy_peer(served: Served) -> None:
     assert members(receiver.recv(1 << 20)) == ["Lot"] * 40 + ["Ping"]
 
 
+def test_p4_who_goes_on_saying_many_things_stays_heavy(served: Served) -> None:
+    """Else every large read of a flood would be followed by one that all others wait for."""
+    receiver, talker, pinger = served.connect(), served.connect(), served.connect()
+    talker.sendall(MANY_SMALL)
+    served.settle()
+    receiver.recv(1 << 20)
+    for _ in range(3):
+        talker.sendall(signal("Lot", destination=":1.0").pack(2) * 40)
+        pinger.sendall(signal("Ping", destination=":1.0").pack(2))
+        served.settle()
+        assert members(receiver.recv(1 << 20)) == ["Ping"] + ["Lot"] * 40
+
+
 def test_p4_who_said_many_things_is_light_again(served: Served) -> None:
     receiver, talker, pinger = served.connect(), served.connect(), served.connect()
     talker.sendall(MANY_SMALL)
