@@ -86,9 +86,11 @@ def main(about: str | None, known: Sequence[Scenario]) -> None:
     scenarios = [scenario for scenario in known if re.search(options.only, scenario.name)]
     if not scenarios:
         parser.error("no scenario is called so; there are " + ", ".join(s.name for s in known))
+    kinds = installed()
     if options.plot is not None:
         plot.require()
-    kinds = installed()
+        if kinds == [OURS]:
+            parser.error("no other daemon is installed: there is nothing to draw")
     if kinds == [OURS]:
         print("no other daemon is installed: there are no ratios", file=sys.stderr)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

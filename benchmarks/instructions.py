@@ -194,6 +194,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--daemon", choices=COMMANDS, help="only this one")
     options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        parser.error("valgrind is not installed")
     installed = [kind for kind, command in COMMANDS.items() if shutil.which(command[0])]
     counts = {kind: count(kind) for kind in ([options.daemon] if options.daemon else installed)}
     print(table(counts))
