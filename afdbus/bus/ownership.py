@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from afdbus.bus import delivery
 from afdbus.bus import message as messages
 from afdbus.bus.judge import surely_allowed
-from afdbus.wire.encode import encode
+from afdbus.wire.encode import encode_text
 from afdbus.wire.header import SIGNAL
 from afdbus.wire.message import BUS_INTERFACE, signal
 
@@ -23,7 +23,7 @@ def announce(bus: Bus, change: NameChange) -> None:
     Decisions that hung on it are void from now on.
     """
     name, old, new = change
-    if old is not None:
+    if old is not None and old.alive:  # else all that hung on it is void already
         old.changed()
     if new is not None:
         new.changed()
@@ -45,7 +45,7 @@ def announce(bus: Bus, change: NameChange) -> None:
 
 
 def _tell(bus: Bus, peer: Peer, member: str, name: str) -> None:
-    body = encode("s", name)
+    body = encode_text(name)
     serial = peer.next_serial()
     box = peer.outbox
     if (

@@ -176,6 +176,8 @@ class Peer:
         """A decision about messages to or from this peer may be another now."""
         self.version += 1
         self.forget_plans()
+        if not self.rules:
+            return
         versions = self.bus.versions
         if len(self.rules) > _MANY_RULES:
             # One for all: with 50,000 rules each RequestName would cost 10 ms (P9).
@@ -209,7 +211,8 @@ class Peer:
         self.peak_charged_fds = max(self.peak_charged_fds, self.charged_fds)
 
     def forget_plans(self) -> None:
-        self.plans.clear()
+        if self.plans.young or self.plans.old:
+            self.plans.clear()
         self.misses = 0
         self.alike = None
         self.replies = None

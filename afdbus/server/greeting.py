@@ -38,6 +38,8 @@ class Greeting:
         connection = self._connection
         if self._unsent:
             self._send(b"")
+            if not self._unsent:
+                connection.set_interest(IN)
             return
         try:
             data = connection.sock.recv(HANDSHAKE_READ)
@@ -82,5 +84,6 @@ class Greeting:
             self._connection.close()
             return
         self._unsent = unsent[sent:]
-        # Nothing more is read until all is written.
-        self._connection.set_interest(OUT if self._unsent else IN)
+        if self._unsent:
+            # Nothing more is read until all is written.
+            self._connection.set_interest(OUT)

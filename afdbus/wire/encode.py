@@ -25,9 +25,18 @@ _PACK = {
     for little in (True, False)
 }
 
+_pack_length = _PACK[True]["u"]
 
 # What the driver says most: 0.6 instead of 2.5 us for a text, 1.4 instead of 5 for three.
 _TEXTS = ("s", "ss", "sss")
+
+
+def encode_text(text: str) -> bytes:
+    """As `encode("s", text)`, in half the time.  Raises ValueError if there is a NUL in it."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} is no 's'")
+    raw = text.encode()
+    return _pack_length(len(raw)) + raw + b"\0"
 
 
 def _texts(values: tuple[Any, ...]) -> bytes:

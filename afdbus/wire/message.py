@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
-from afdbus.wire.encode import encode
+from afdbus.wire.encode import encode, encode_text
 from afdbus.wire.header import (
     DESTINATION,
     ERROR,
@@ -67,7 +67,7 @@ _reply_fields = _ReplyFields()
 
 def destination_field(name: str) -> bytes:
     """The DESTINATION field of all that the bus sends to `name`."""
-    return _DESTINATION + encode("s", name)
+    return _DESTINATION + encode_text(name)
 
 
 def method_return(

@@ -78,10 +78,11 @@ def request_name(peer: Peer, header: Header, name: str, flags: int) -> Answer:
     if len(peer.names) != held:
         peer.peak_names = max(peer.peak_names, len(peer.names))
         bus.peak_names_per_peer = max(bus.peak_names_per_peer, len(peer.names) + 1)
-        # To wait for a name counts in policy like owning it (P12).
-        peer.changed()
     if change is not None:
         ownership.announce(bus, change)
+    elif len(peer.names) != held:
+        # To wait for a name counts in policy like owning it (P12).
+        peer.changed()
     return _u32(answer)
 
 
@@ -100,10 +101,10 @@ def release_name(peer: Peer, header: Header, name: str) -> Answer:
     bus = peer.bus
     held = len(peer.names)
     answer, change = bus.names.release(peer, name)
-    if len(peer.names) != held:
-        peer.changed()
     if change is not None:
         ownership.announce(bus, change)
+    elif len(peer.names) != held:
+        peer.changed()
     return _u32(answer)
 
 
