@@ -7,13 +7,15 @@ their rules, and the values they override, take that place in the reading order.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from afdbus.config.document import Element, parse, read
 from afdbus.config.draft import Draft
 from afdbus.config.elements import add_element, wants_text
-from afdbus.config.memory import Known, Memory
+from afdbus.config.memory import Known, Memory, Piece
 from afdbus.config.model import Config, MissingFile, Sources
 from afdbus.config.paths import beside
 from afdbus.config.place import Place, Report, check_attributes, no_children, no_text
@@ -107,13 +109,6 @@ def _finished(draft: Draft, reader: Reader) -> Config:
     )
 
 
-def _draft(path: str, limits: Limits) -> Draft:
-    """What the file `path` has said before it was looked into."""
-    draft = Draft(limits)
-    draft.files.append(path)
-    return draft
-
-
 class Reader:
     """What the files of one configuration share: users, the report, and who includes whom."""
 
@@ -140,44 +135,47 @@ class Reader:
         """What a file or a text says, where `limits` hold so far."""
         if isinstance(part, str):
             return self.file(part, limits)
-        return self._root(parse(part.text.encode(), part.name), part.name, Draft(limits))
+        draft = Draft(limits)
+        self._root(parse(part.text.encode(), part.name), part.name, draft)
+        return draft
 
     def file(self, path: str, limits: Limits) -> Draft:
         """What a file says, where `limits` hold so far."""
         self.sources.files[path] = None
+        draft = Draft(limits)
+        draft.files.append(path)
         self._first = self._first or path
         text = self._texts.get(path)
         if text is not None:
-            return self._root(parse(text.encode(), path), path, _draft(path, limits))
+            self._root(parse(text.encode(), path), path, draft)
+            return draft
         known = self._known(path)
         root, stamp = read(path, None if known is None else known.stamp)
-        if root is None:
+        if root is not None:
+            parts = self._root(root, path, draft)
+            if stamp is not None:
+                self.memory.files[path] = Known(stamp, parts)
+        else:
             assert known is not None
             self.memory.files[path] = known
-            if known.draft is not None:
-                known.draft.limits = limits
-                return known.draft
-            assert known.root is not None
-            return self._root(known.root, path, _draft(path, limits))
-        if stamp is not None:
-            self.memory.files[path] = Known(stamp, root)
-        warnings = len(self.report.warnings)
-        self.users.asked.clear()
-        draft = self._root(root, path, _draft(path, limits))
-        if (
-            stamp is not None
-            and all(element.name == "policy" for element in root.children)
-            and len(self.report.warnings) == warnings
-        ):
-            asked = tuple(self.users.asked.items())
-            self.memory.files[path] = Known(stamp, None, draft, asked)
+            place = Place(path, 0, self.report)
+            for part in known.parts:
+                if isinstance(part, Piece):
+                    part.draft.limits = draft.limits
+                    draft.absorb(part.draft)
+                else:
+                    self._element(draft, part, place.at(part))
         return draft
 
     def _known(self, path: str) -> Known | None:
         """What the file said before, unless it would mean something else today."""
         known = self._before.files.get(path)
-        if known is not None and any(self.users.ask(key) != number for key, number in known.asked):
-            return None
+        if known is not None:
+            for part in known.parts:
+                if isinstance(part, Piece):
+                    for key, number in part.asked:
+                        if self.users.ask(key) != number:
+                            return None
         return known
 
     def ruleset(self, buckets: Buckets) -> Ruleset:
@@ -189,18 +187,42 @@ class Reader:
             self.memory.ruleset = Ruleset(buckets, self.users)
         return self.memory.ruleset
 
-    def _root(self, root: Element, path: str, draft: Draft) -> Draft:
+    def _root(self, root: Element, path: str, draft: Draft) -> tuple[Element | Piece, ...]:
+        """Add what a file says to `draft`; returns what to remember of it."""
         place = Place(path, root.line, self.report)
         if root.name != "busconfig":
             raise place.error(f"Unknown element <{root.name}> at root of configuration file")
         check_attributes(root, (), place)
         no_text(root, place)
-        for element in root.children:
+        parts: list[Element | Piece] = []
+        for name, elements in groupby(root.children, key=attrgetter("name")):
+            if name == "policy":
+                parts += self._policies(draft, list(elements), place)
+                continue
+            for element in elements:
+                try:
+                    self._element(draft, element, place.at(element))
+                except ConfigError as error:
+                    self.report.refuse(error)
+                parts.append(element)
+        return tuple(parts)
+
+    def _policies(
+        self, draft: Draft, elements: list[Element], place: Place
+    ) -> Sequence[Element | Piece]:
+        """Add what policies in a row say; returns what to remember of them."""
+        piece = Draft(draft.limits)
+        warnings = len(self.report.warnings)
+        self.users.asked.clear()
+        for element in elements:
             try:
-                self._element(draft, element, place.at(element))
+                add_policy(piece, element, self.users, place.at(element))
             except ConfigError as error:
                 self.report.refuse(error)
-        return draft
+        draft.absorb(piece)
+        if len(self.report.warnings) > warnings:
+            return elements
+        return [Piece(piece, tuple(self.users.asked.items()))]
 
     def _element(self, draft: Draft, element: Element, place: Place) -> None:
         if element.name == "policy":

@@ -40,17 +40,19 @@ def stamp(status: os.stat_result) -> Stamp | None:
     )
 
 
-class Known(NamedTuple):
-    """What a file said.
+class Piece(NamedTuple):
+    """What some `<policy>` elements in a row said, which hangs on nothing but who is who: `asked`,
+    see `UserDatabase`."""
 
-    `draft` if that hangs on nothing but the file and on who is who: `asked`, see `UserDatabase`.
-    Else `root`, what is in the file.
-    """
+    draft: Draft
+    asked: tuple[tuple[str, int | None], ...]
+
+
+class Known(NamedTuple):
+    """What a file said: the elements in it, or what was made of them."""
 
     stamp: Stamp
-    root: Element | None
-    draft: Draft | None = None
-    asked: tuple[tuple[str, int | None], ...] = ()
+    parts: tuple[Element | Piece, ...]
 
 
 class Memory:
