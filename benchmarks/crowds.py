@@ -22,7 +22,7 @@ from afdbus.wire.header import (
     SIGNAL,
     frame_length,
 )
-from afdbus.wire.message import build, method_call
+from afdbus.wire.message import BUS_INTERFACE, BUS_NAME, BUS_PATH, build, method_call
 
 # Of headers: more than a peer may have plans for.
 MANY = 1024
@@ -231,7 +231,8 @@ class Names(Crowd):
 
 
 def near_rules(number: int) -> tuple[str, ...]:
-    """Rules that each fit the signals of `Rules` but for one thing, of every kind."""
+    """Rules that each fit the signals of `Rules` but for one thing, of every kind; and one that
+    waits for a name."""
     signal = f"type='signal',interface='{PROPERTIES}',"
     same = f"{signal}member='{CHANGED}',"
     return (
@@ -243,6 +244,8 @@ def near_rules(number: int) -> tuple[str, ...]:
         f"{same}arg0='org.example.Device',arg2='state{number}'",
         f"{same}arg0namespace='org.example.Devices{number}'",
         f"{same}arg1path='/org/example/Units{number}/'",
+        f"type='signal',sender='{BUS_NAME}',interface='{BUS_INTERFACE}',"
+        f"member='NameOwnerChanged',path='{BUS_PATH}',arg0='org.example.Name{number}'",
     )
 
 
@@ -272,6 +275,9 @@ class Rules(Crowd):
 
     def signals(self) -> Load:
         return self._signals(f"{OBJECT}/{number}" for number in range(MANY))
+
+    def churn(self) -> Load:
+        return Churn(self.address)
 
     def change(self) -> Load:
         sharer = self._sharer

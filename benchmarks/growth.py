@@ -65,6 +65,7 @@ THINGS = (
         Conversation("the same signal", "message", Rules.signal),
         Conversation("new signals", "message", Rules.signals),
         Conversation("AddMatch, RemoveMatch", "call", Rules.change),
+        Conversation("one comes and goes", "client", Rules.churn),
     )),
     Thing("open calls", Pending, COUNTS, (
         Conversation("calls and replies of the caller", "message", Pending.own),
