@@ -7,6 +7,7 @@ of white space), are dbus-daemon's.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from afdbus.errors import LIMITS_EXCEEDED, MATCH_RULE_INVALID, BusError
@@ -106,8 +107,24 @@ def _find_value(text: str, pos: int) -> tuple[str, int]:
     return "".join(value), pos
 
 
+@cache
+def _usual() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A rule as nearly all write it, and a key and a value in it.  Not compiled at the start."""
+    token = r"(\w++)='([^'\\]*+)'(?:,|\Z)"
+    return re.compile(f"(?:{token})*+"), re.compile(token)
+
+
 def _tokens(text: str) -> list[tuple[str, str]]:
     """Keys and values.  Like dbus-daemon's, a rule ends at the first empty key and after 16."""
+    usual, token = _usual()
+    if usual.fullmatch(text):
+        # A third of what AddMatch costs less than to look at each character.
+        return token.findall(text)[:_MAX_TOKENS]
+    return _spelt(text)
+
+
+def _spelt(text: str) -> list[tuple[str, str]]:
+    """The same, however they are written."""
     tokens: list[tuple[str, str]] = []
     pos = 0
     while pos < len(text) and len(tokens) < _MAX_TOKENS:

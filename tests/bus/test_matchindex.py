@@ -170,6 +170,22 @@ def test_any_text_is_a_rule_or_an_error(text: str) -> None:
     )
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a", "arg0", "=", "'", "=''", "='x'", "='a b'", ",", " ", "\\", "é"])
+    ).map("".join)
+)
+def test_a_rule_in_the_usual_spelling_says_what_it_says_in_any(text: str) -> None:
+    try:
+        expected = match._spelt(text)
+    except BusError:
+        with pytest.raises(BusError):
+            match._tokens(text)
+    else:
+        assert match._tokens(text) == expected
+
+
 def test_an_empty_cell_matches_nothing() -> None:
     assert Cell().is_empty()
     assert list(Cell().with_arguments([("s", "x")])) == []
