@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from afdbus.bus.bus import Bus
-    from afdbus.bus.cell import Cell
+    from afdbus.bus.cell import Cell, Found
     from afdbus.bus.match import MatchRule
     from afdbus.bus.matchindex import MatchIndex
     from afdbus.bus.message import Message
@@ -232,12 +232,18 @@ def send_error(bus: Bus, receiver: Peer, reply_serial: int, error: BusError) -> 
 def broadcast_own(
     bus: Bus, interface: str, member: str, signature: str, values: tuple[str, ...]
 ) -> None:
-    """Broadcast a signal of the driver; marshalled only if anybody may want it."""
+    """Broadcast a signal of the driver, whose arguments are texts; marshalled only if anybody may
+    want it."""
     if not bus.watched:
         if not bus.rules:
             return
         header = messages.own_signal_header(interface, member, signature)
-        if not bus.rules.cells(header, (BUS_NAME,)):
+        found: Found = [("s", value) for value in values]
+        # Most wait for one name, and hear nothing of others.
+        for cell in bus.rules.cells(header, (BUS_NAME,)):
+            if cell.plain or cell.may_fit(found):
+                break
+        else:
             return
     body = encode(signature, *values)
     message = messages.own_signal(bus.next_serial(), None, interface, member, signature, body)

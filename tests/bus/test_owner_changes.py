@@ -8,6 +8,8 @@ import pytest
 from busworld import World, configuration
 from kit import call
 
+from afdbus.bus import message as messages
+
 RULE = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{}'"
 
 
@@ -35,3 +37,21 @@ def test_p19_a_change_of_owner_asks_only_whom_it_concerns(world: World) -> None:
     assert bytes(concerned.written).count(b"NameOwnerChanged") == 100
     assert all(not other.written for other in others)
     assert len(world.bus.own_verdicts) == kinds
+
+
+def test_p19_a_change_that_nobody_waits_for_is_not_even_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, waiting = world.connect(), world.connect()
+    world.say(waiting, call("AddMatch", "s", RULE.format("a.wanted")).pack(2))
+    broadcasts: list[str] = []
+    own_signal = messages.own_signal
+
+    def note(serial, receiver, interface, member, signature, body):  # type: ignore[no-untyped-def]
+        broadcasts.append(member)
+        return own_signal(serial, receiver, interface, member, signature, body)
+
+    monkeypatch.setattr(messages, "own_signal", note)
+    for serial, name in enumerate(("a.other", "a.wanted", "a.more"), 10):
+        world.say(owner, call("RequestName", "su", name, 0).pack(serial))
+    assert broadcasts.count("NameOwnerChanged") == 1
