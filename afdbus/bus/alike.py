@@ -48,7 +48,7 @@ MANY = MAX_PLANS // 2
 MAX_LAYOUTS = 4
 MAX_SAMPLES = 16
 
-_CAST, _REPLY = int(Kind.CAST), int(Kind.REPLY)
+_REPLY = int(Kind.REPLY)
 _ATTRIBUTES = {PATH: "path", INTERFACE: "interface", MEMBER: "member", ERROR_NAME: "error_name"}
 _CONDITIONS = {**_ATTRIBUTES, ERROR_NAME: "error"}  # what a policy calls them
 _ZEROS = tuple(bytes(count) for count in range(9))
@@ -118,7 +118,11 @@ class Alike:
         self._sender = sender + _ZEROS[-len(sender) & 7]
 
     def find(self, data: bytes, pos: int, body: int, word: int) -> Plan | None:
-        """The plan for the header data[pos:body] that begins with `word`, filled in for it."""
+        """The plan for the header data[pos:body] that begins with `word`, filled in for it.
+
+        Whether it still holds is for the road to find out; if not, `learn` puts another in its
+        place.
+        """
         bus = self._peer.bus
         for layout in self._layouts.get(word, ()):
             # What the plan is filed under is all but what was cut out.
@@ -167,9 +171,6 @@ class Alike:
                 plan = layout.plans.young.get(key) or layout.plans.find(key)
                 if plan is None:
                     continue
-                if not self._holds(plan):
-                    layout.plans.drop(key)
-                    return None
                 size = (body - pos - FIXED + self._sender_size).to_bytes(4, "little")
                 if serial_at:
                     plan.serial_at = serial_at
@@ -182,15 +183,6 @@ class Alike:
                     layout.fill(plan.header, data, pos)
                 return plan
         return None
-
-    def _holds(self, plan: Plan) -> bool:
-        """Whether nothing has changed since: the road would have to ask each time."""
-        if plan.kind != _CAST:
-            receiver = plan.receiver
-            return receiver is not None and plan.version == receiver.version
-        one, some, rest = plan.cells
-        counters = self._peer.bus.versions.counters
-        return counters[one] + counters[some] + counters[rest] == plan.stamp
 
     def learn(self, message: Message, raw: bytes, plan: Plan) -> bool:
         """Whether `plan`, made for a `message` whose header is `raw` from byte 12 on, is kept for

@@ -150,11 +150,6 @@ class Plans:
         self.young[key] = plan
         self.keys += len(key)
 
-    def drop(self, key: bytes) -> None:
-        """Forget one of the young plans."""
-        del self.young[key]
-        self.keys -= len(key)
-
     def clear(self) -> None:
         """Forget everything; in place, since the road may hold `young`."""
         self.young.clear()
