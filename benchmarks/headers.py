@@ -24,6 +24,7 @@ from afdbus.wire.message import build, method_call
 
 NUMBER = "00000000"  # what is another number in each message
 OWNERS, NAMES = 8, 1024  # so many names have so many owners
+CLIENTS = 700
 PLACES = 16  # of a REPLY_SERIAL
 
 _numbers = count()  # nothing comes twice in a run
@@ -141,13 +142,24 @@ class Absent(load.Driver):
 
 
 class Scattered(load.Driver):
-    """Calls of many names, in no order, that want no reply; counts calls."""
+    """Calls of many names, in no order, that want no reply; counts calls.
 
-    def __init__(self, address: str, window: int) -> None:
+    `clients`: unique names of as many clients, and not well-known names of a few.
+    """
+
+    def __init__(self, clients: bool, address: str, window: int) -> None:
         self.window = window
-        self._owners = [Client(address) for _ in range(OWNERS)]
-        for number in range(NAMES):
-            self._owners[number % OWNERS].own(name_of(number))
+        if clients:
+            self._owners = [Client(address) for _ in range(CLIENTS)]
+            # Messages must be equally long.
+            names = [owner.name for owner in self._owners]
+            self._names = [name for name in names if len(name) == len(names[-1])]
+        else:
+            self._owners = [Client(address) for _ in range(OWNERS)]
+            self._names = [f"org.example.Name{number:04}" for number in range(NAMES)]
+            for number, name in enumerate(self._names):
+                self._owners[number % OWNERS].own(name)
+        Random(1).shuffle(self._names)
         load.settle(*self._owners)
         super().__init__(address)
         self._received = {}
@@ -156,11 +168,9 @@ class Scattered(load.Driver):
             self._received[owner.sock.fileno()] = Receiver(owner.sock, METHOD_CALL)
 
     def template(self, client: Client) -> tuple[Template, int]:
-        names = [name_of(number) for number in range(NAMES)]
-        Random(1).shuffle(names)
         calls = [
             method_call(1, name, OBJECT, INTERFACE, "Member", flags=NO_REPLY_EXPECTED)
-            for name in names
+            for name in self._names
         ]
         return Varied(*calls), METHOD_RETURN
 
@@ -171,10 +181,6 @@ class Scattered(load.Driver):
         super().close()
         for owner in self._owners:
             owner.close()
-
-
-def name_of(number: int) -> str:
-    return f"org.example.Name{number:04}"
 
 
 LOADS: dict[str, Callable[[str, int], load.Load]] = {
@@ -192,7 +198,8 @@ LOADS: dict[str, Callable[[str, int], load.Load]] = {
     "signal to 10: path": partial(Signals, "path", 10),
     "signal to 10: interface": partial(Signals, "interface", 10),
     "signal to 10: member": partial(Signals, "member", 10),
-    "many names": Scattered,
+    "many names": partial(Scattered, False),
+    "many clients": partial(Scattered, True),
     "absent names": Absent,
 }
 

@@ -3,9 +3,10 @@
 Whoever speaks of another object each time, or calls a thousand names by turns, sends only headers
 that are new.  But a path, interface, member or error name that no rule names, neither the policy's
 nor those of receivers of broadcasts, is judged as any other such value is, a path as any other in
-the same namespace of theirs, and a destination as any other name of the same peer.  So these fields
-are cut out, and one plan stands for all headers that are the same in the rest: a call with a new
-path takes 4 us instead of 23, a signal 4 instead of 27.
+the same namespace of theirs, and a destination as any other name of the same peer, or of all peers
+with the same policy that have no name but a unique one.  So these fields are cut out, and one plan
+stands for all headers that are the same in the rest: a call with a new path takes 2 us instead of
+18 (13 since misses are cheaper), a signal 2 instead of 20 (16).
 
 Nothing is taken on trust: the rest is, byte by byte, that of a header that was parsed, and what was
 cut out of it is judged anew.
@@ -19,6 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from afdbus.bus.plan import MAX_PLANS, MAX_VALUE, Kind, Plan, Plans, packer
+from afdbus.bus.replies import introduce
 from afdbus.wire import names
 from afdbus.wire.header import (
     DESTINATION,
@@ -48,7 +50,7 @@ MANY = MAX_PLANS // 2
 MAX_LAYOUTS = 4
 MAX_SAMPLES = 16
 
-_REPLY = int(Kind.REPLY)
+_CALL, _REPLY = int(Kind.CALL), int(Kind.REPLY)
 _ATTRIBUTES = {PATH: "path", INTERFACE: "interface", MEMBER: "member", ERROR_NAME: "error_name"}
 _CONDITIONS = {**_ATTRIBUTES, ERROR_NAME: "error"}  # what a policy calls them
 _ZEROS = tuple(bytes(count) for count in range(9))
@@ -105,7 +107,9 @@ class _Layout:
 class Alike:
     """What one peer says that is alike."""
 
-    __slots__ = ("_layouts", "_peer", "_samples", "_sender", "_sender_size")
+    __slots__ = (
+        "_layouts", "_peer", "_samples", "_sender", "_sender_size", "_unique_matter",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -116,6 +120,8 @@ class Alike:
         sender = field(SENDER, peer.name)
         self._sender_size = len(sender)
         self._sender = sender + _ZEROS[-len(sender) & 7]
+        # Whether any rule is about a unique name.
+        self._unique_matter = any(name[:1] == ":" for name in peer.bus.ruleset.values("name"))
 
     def find(self, data: bytes, pos: int, body: int, word: int) -> Plan | None:
         """The plan for the header data[pos:body] that begins with `word`, filled in for it.
@@ -129,6 +135,7 @@ class Alike:
             key = b""
             at = pos + FIXED
             end = serial_at = 0
+            owner: Peer | None = None
             for gap, code, matches, ruled, wanted in layout.cuts:
                 start = at + gap
                 key += data[at:start]
@@ -149,7 +156,9 @@ class Alike:
                     owner = bus.names.owners.get(data[begin:end].decode())
                     if owner is None:
                         break
-                    key += owner.destination
+                    key += self._whom(owner)
+                    if owner.names or self._unique_matter:
+                        owner = None  # the plan has it
                 else:
                     if ruled or wanted:
                         text = data[begin:end].decode()
@@ -179,10 +188,22 @@ class Alike:
                     plan.pack = packer(len(plan.rest), len(plan.tail))
                 else:
                     plan.rest = size + data[pos + FIXED : body] + self._sender
+                if owner is not None:
+                    # One of many who are alike, too.
+                    plan.receiver, plan.version, plan.box = owner, owner.version, owner.outbox
+                    if plan.kind == _CALL:
+                        introduce(self._peer, owner)
                 if plan.arguments:
                     layout.fill(plan.header, data, pos)
                 return plan
         return None
+
+    def _whom(self, owner: Peer) -> bytes:
+        """Who is meant, to the policy: one who has no names but a unique one is as all such (2 us
+        instead of 16 to speak to one of 600)."""
+        if owner.names or self._unique_matter:
+            return owner.destination
+        return b"\0" + id(owner.policy).to_bytes(8, "little")
 
     def learn(self, message: Message, raw: bytes, plan: Plan) -> bool:
         """Whether `plan`, made for a `message` whose header is `raw` from byte 12 on, is kept for
@@ -221,7 +242,7 @@ class Alike:
                 continue
             key += one[:4]
             if code == DESTINATION and header.destination is not None:
-                key += bus.names.owners[header.destination].destination
+                key += self._whom(bus.names.owners[header.destination])
             elif code == PATH and header.path is not None and bus.rules.namespaces:
                 key += _deepest(header.path, bus.rules.namespaces)
         if header.fields[-1][0] not in varying:

@@ -144,6 +144,59 @@ def test_destinations_that_are_names_of_few_peers(world: World, layered: list[Me
     assert [m.destination for m in received(other)] == ["com.example.N1"] * 2
 
 
+@pytest.mark.parametrize("about", ["nobody", "a unique name"])
+def test_many_peers_with_unique_names_only(
+    tmp_path: Path, layered: list[Message], about: str
+) -> None:
+    """They are alike, unless a rule is about one of them, or they have names, or another policy."""
+    rule = '<deny send_destination=":1.3" send_type="method_call"/>' * (about != "nobody")
+    policy = POLICY.replace("</policy>", rule + """
+      <deny send_destination="com.example.Deaf" send_type="method_call"/></policy>
+      <policy user="65534"><deny receive_type="method_call"/></policy>""")
+    world = World(configuration(tmp_path, policy=policy, max_replies_per_connection=100_000))
+    sender = world.connect()
+    peers = [world.connect() for _ in range(10)]
+    deaf, nobody = world.connect(), world.connect(NOBODY)
+    everybody = [*peers, deaf, nobody]
+    for peer in everybody:
+        received(peer)
+    layered.clear()
+
+    def heard(number: int) -> list[bool]:
+        for peer in everybody:
+            world.say(sender, peer_call(name_of(peer)).pack(number + 10))
+        return [received(peer) != [] for peer in everybody]
+
+    expected = [True] * 12
+    expected[10] = True
+    expected[11] = False
+    if about != "nobody":
+        expected[2] = False
+    for number in range(3):
+        assert heard(number) == expected
+    if about == "nobody":
+        assert len(layered) <= 5, "the first two, and who is refused"
+    world.say(deaf, call("RequestName", "su", "com.example.Deaf", 0).pack(9))
+    received(deaf)
+    expected[10] = False
+    for number in range(3, 6):
+        assert heard(number) == expected
+    world.say(deaf, call("ReleaseName", "s", "com.example.Deaf").pack(9))
+    received(deaf)
+    expected[10] = True
+    assert heard(7) == expected
+    # Each of them answers, or leaves.
+    assert sender.peer is not None
+    for peer in peers[:5]:
+        for number in range(3):
+            world.say(peer, reply(name_of(sender), serial=number + 10).pack(30 + number))
+    before = len(sender.peer.calls)
+    world.leave(peers[5])
+    assert len(sender.peer.calls) == before - 7
+    errors = [m for m in received(sender) if m.error_name == f"{BUS}.Error.NoReply"]
+    assert len(errors) == 7
+
+
 def test_what_does_not_hold_any_more_is_learned_anew(world: World, layered: list[Message]) -> None:
     sender, receiver, listener = world.connect(), world.connect(), listen(world)
     to = name_of(receiver)
@@ -260,6 +313,21 @@ def test_values_that_the_policy_names_or_nobody_may_use(
         assert sender.closed
     else:
         assert [m.error_name for m in received(sender)] == [f"{BUS}.Error.AccessDenied"]
+
+
+def test_values_that_alone_are_allowed(tmp_path: Path) -> None:
+    """A plan for one of them must not stand for those that are not."""
+    rules = '<deny send_type="method_call" send_interface="a.Secret"/>' + "".join(
+        f'<allow send_type="method_call" send_interface="a.Secret" send_path="/{name}"/>'
+        for name in ("one", "two")
+    )
+    world = World(configuration(tmp_path, policy=POLICY.replace("</policy>", rules + "</policy>")))
+    sender, receiver = world.connect(NOBODY), world.connect(NOBODY)
+    received(receiver)
+    for serial, path in enumerate(["/one", "/two", "/three", "/two", "/one", "/four"], 10):
+        message = peer_call(name_of(receiver), path=path, interface="a.Secret")
+        world.say(sender, message.pack(serial))
+    assert [m.path for m in received(receiver)] == ["/one", "/two", "/two", "/one"]
 
 
 def test_an_error_name_that_the_policy_names(world: World) -> None:
