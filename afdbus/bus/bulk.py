@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from afdbus.bus.plan import Plan
 
 
-# A message is long, in bytes, if it is cheaper to read it alone than to copy it.
-LONG = 32 * 1024
-
 Frame = bytes | bytearray
 
 

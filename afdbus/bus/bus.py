@@ -17,6 +17,7 @@ from afdbus.bus.plan import Plans
 from afdbus.bus.replies import TIMEOUT, Replies
 from afdbus.bus.versions import Versions
 from afdbus.errors import NO_REPLY, BusError
+from afdbus.wire.framing import LONG
 
 if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
@@ -61,7 +62,7 @@ class Bus:
         systemd_activation: bool = False,
     ) -> None:
         self.guid = guid
-        self.limits = limits
+        self._limit(limits)
         self.ruleset = ruleset
         self.own_uid = own_uid
         self.clock = clock
@@ -120,6 +121,11 @@ class Bus:
         self._policies: dict[tuple[int | None, tuple[int, ...] | None], PeerPolicy] = {}
         # Whether some peer is judged by a policy that is not of `ruleset`.
         self.keeps_old_policies = False
+
+    def _limit(self, limits: Limits) -> None:
+        self.limits = limits
+        # The longest message that may travel in place, in bytes.
+        self.longest_in_place = min(limits.max_message_size, LONG)
 
     # -- numbers -----------------------------------------------------------------------------
 
@@ -185,7 +191,7 @@ class Bus:
             if key not in policies:
                 known = ruleset.knows(identity)
                 policies[key] = ruleset.for_peer(identity) if known else None
-        self.limits = limits
+        self._limit(limits)
         self.ruleset = ruleset
         self.keeps_old_policies = None in policies.values()
         self._policies.clear()

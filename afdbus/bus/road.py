@@ -15,7 +15,6 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import bulk, delivery, router
-from afdbus.bus.bulk import LONG
 from afdbus.bus.driver import calls
 from afdbus.bus.finding import FIRST_FIELD, find
 from afdbus.bus.message import Message, incoming
@@ -26,6 +25,7 @@ from afdbus.wire.check import check_body
 from afdbus.wire.checker import checker
 from afdbus.wire.decode import string_arguments
 from afdbus.wire.fds import Fds
+from afdbus.wire.framing import LONG
 from afdbus.wire.header import FIXED, frame_length, parse
 
 if TYPE_CHECKING:
@@ -61,18 +61,20 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     bus = peer.bus
     end = len(data)
     limits = bus.limits
-    longest = min(limits.max_message_size, LONG)
+    longest = bus.longest_in_place
     most_calls = limits.max_replies_per_connection
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
     until = 0.0
-    while end - pos >= _LEAST:
+    last = end - _LEAST
+    while pos <= last:
         word, size, serial, fields, first, answered = _unpack(data, pos)
         body = pos + FIXED + (fields + 7 & ~7)
         after = body + size
-        plan: Plan | None = None
-        if after <= end and after - pos <= longest:
+        if after > end or after - pos > longest:
+            plan: Plan | None = None
+        else:
             if word & 0xFE00 != 0x0200:
                 plan = young.get(data[pos + 12 : body])
             elif first == _SERIAL_FIRST and peer.replies is not None:
@@ -80,6 +82,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 plan = peer.replies.young.get(data[pos + _LEAST : body])
                 if plan is not None and plan.fields != fields:
                     plan = None
+            else:
+                plan = None
             if plan is None or plan.word != word:
                 plan = find(peer, data, pos, body, word)
                 young = peer.plans.young
@@ -193,7 +197,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             return end, False
         young = peer.plans.young
         limits = bus.limits  # it may have asked for a reload
-        longest = min(limits.max_message_size, LONG)
+        longest = bus.longest_in_place
         most_calls = limits.max_replies_per_connection
         turn -= 1
         now = bus.clock()

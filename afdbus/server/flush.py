@@ -56,13 +56,13 @@ def flush(touched: list[Outbox], failed: Callable[[Outbox], None]) -> None:
         try:
             # In one frame, as a broadcast comes here by the dozen: 0.25 us for each receiver.
             try:
-                if box.fds or len(pieces) > VECTOR:
-                    drain(box)
-                    continue
-                if len(pieces) == 1:
+                if len(pieces) == 1 and not box.fds:
                     data = pieces[0]
                     size = len(data)
                     sent = box.send(data)  # type: ignore[misc, arg-type]
+                elif box.fds or len(pieces) > VECTOR:
+                    drain(box)
+                    continue
                 else:
                     size = sum(map(len, pieces))
                     if size <= SMALL:

@@ -6,11 +6,10 @@ import array
 import socket
 from typing import Literal
 
-from afdbus.bus.bulk import LONG
 from afdbus.errors import ProtocolViolation
 from afdbus.limits import MAX_FDS
 from afdbus.wire.fds import close_all
-from afdbus.wire.framing import LARGE, READ, Framer
+from afdbus.wire.framing import LARGE, LONG, READ, Framer
 from afdbus.wire.header import FIXED, frame_length
 
 ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)

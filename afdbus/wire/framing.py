@@ -13,6 +13,8 @@ from afdbus.wire.fds import close_all
 
 # What one recv asks for.
 READ = 65536
+# From this size on, in bytes, it is cheaper to read a message alone than to copy it.
+LONG = 32 * 1024
 # A message up to this size is walked over in place: it is what holds 64 KiB and a header.
 LARGE = READ + 8192
 
