@@ -8,7 +8,7 @@ cost one look-up.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from afdbus.bus.match import EXACT, NAMESPACE, PATH, MatchRule
@@ -186,6 +186,12 @@ class Cell:
     def has_arguments(self) -> bool:
         """Whether rules here name arguments (that were not looked at yet)."""
         return self._further is not None
+
+    def first_arguments(self) -> Container[str] | None:
+        """What the rules with arguments name as the first one, if all of them do; else None."""
+        if self._further is None or self._further.keys() != {(0, EXACT)}:
+            return None
+        return self._further[0, EXACT].cells
 
     def may_fit(self, found: Found) -> bool:
         """Whether there is anything `with_arguments`."""

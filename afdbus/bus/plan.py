@@ -7,7 +7,7 @@ changes `peer.version` or a counter of `Versions`, or throws the plans away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
@@ -48,9 +48,10 @@ class Plan:
     `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
     `check` judges the body, and is None where there must be none.
     `receiver` and `version` are a unicast's; `casts` (outboxes), `cells`, `stamp`, `arguments`
-    (index cells whose rules look at arguments) and `decided` (peers that need not be asked about
-    their arguments) a broadcast's; `method` the driver's, and `answers`
-    what it has answered before.
+    (index cells whose rules look at arguments), `values` (what these rules name, if they are all
+    about the first argument and that is a string; else None) and `decided` (peers that need not be
+    asked about their arguments) a broadcast's; `method` the driver's, and `answers` what it has
+    answered before.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Plan:
         "serial_at",
         "stamp",
         "tail",
+        "values",
         "version",
         "when_asked",
         "when_unasked",
@@ -97,6 +99,7 @@ class Plan:
         self.cells = (0, 0, 0)
         self.stamp = 0
         self.arguments: tuple[Cell, ...] = ()
+        self.values: tuple[Container[str], ...] | None = None
         self.decided: frozenset[Peer] = frozenset()
         self.method: Method | None = None
         self.answers: dict[bytes, bytes] | None = None

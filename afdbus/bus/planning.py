@@ -111,6 +111,10 @@ def plan_broadcast(
     plan = _plan(Kind.CAST, message)
     plan.casts = tuple(peer.outbox for peer in receivers)
     plan.arguments = tuple(cells)
+    if header.little and header.signature.startswith("s"):
+        values = [cell.first_arguments() for cell in cells]
+        if None not in values:
+            plan.values = tuple(one for one in values if one is not None)
     plan.decided = frozenset(receivers) | frozenset(denied)
     plan.cells = bus.versions.cells(header.interface, header.member)
     counters = bus.versions.counters

@@ -20,7 +20,7 @@ TURN = 1024 * 1024
 # Pieces in one sendmsg: half of the kernel's UIO_MAXIOV.
 VECTOR = 512
 # Below this, joining is cheaper than a vector.
-SMALL = 64 * 1024
+SMALL = 32 * 1024
 
 
 class Writer(Protocol):
