@@ -153,10 +153,8 @@ class Loop:
         would outlive what this closes (P6).
         """
         for _ in range(SETTLING):
-            events = self._poller.poll(0, EVENTS)
-            if not (events or self._more or self.touched):
+            if not self.spin(0.0, 0.0):
                 return
-            self.one_pass(events)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -187,6 +185,7 @@ class Loop:
         timers = self.timers
         clock = timers.clock
         poll = self._poller.poll
+        handlers = self._handlers
         touched = self.touched
         while True:
             busy = self._more or touched
@@ -196,8 +195,17 @@ class Loop:
             elif wait < 0.0:
                 wait = 0.0
             events = poll(wait, EVENTS)
-            if events or busy:
-                self.one_pass(events)
+            for fd, event in events:
+                handler = handlers.get(fd)
+                if handler is not None:  # else it was closed by an event before
+                    try:
+                        handler(event)
+                    except Exception:
+                        self._bug(self._owners.get(fd))
+            if touched:
+                flush(touched, self._write_failed)
+            if self._more:
+                self._do_more()
             self.now = now = clock()
             if now >= timers.soonest:
                 self._run_timers()
@@ -216,22 +224,6 @@ class Loop:
             sock.close()
         self._closing.clear()
         self._poller.close()
-
-    def one_pass(self, events: list[tuple[int, int]]) -> None:
-        """Serve `events` and everything that waits."""
-        handlers = self._handlers
-        touched = self.touched
-        for fd, event in events:
-            handler = handlers.get(fd)
-            if handler is not None:  # else it was closed by an event before
-                try:
-                    handler(event)
-                except Exception:
-                    self._bug(self._owners.get(fd))
-        if touched:
-            flush(touched, self._write_failed)
-        if self._more:
-            self._do_more()
 
     def _do_more(self) -> None:
         """The second half of a pass, which most of them do not need."""

@@ -40,9 +40,7 @@ class Served:
 
     def turn(self) -> bool:
         """One pass; whether there was anything to do."""
-        events = self.loop._poller.poll(0)
-        self.loop.one_pass(events)
-        return bool(events)
+        return self.loop.spin(0.0, 0.0)
 
     def answers(self) -> bytes:
         """Everything that comes until the loop is idle."""

@@ -45,7 +45,7 @@ class Served:
         return client
 
     def one_pass(self) -> None:
-        self.loop.one_pass(self.loop._poller.poll(0))
+        self.loop.spin(0.0, 0.0)
 
     def settle(self) -> None:
         self.loop.settle()
