@@ -16,7 +16,7 @@ from typing import cast
 from lxml import etree
 
 from afdbus.config.doctype import plain
-from afdbus.config.memory import Stamp, stamp
+from afdbus.config.memory import Stamp, stamp_of
 from afdbus.config.model import MissingFile
 from afdbus.errors import ConfigError
 
@@ -47,7 +47,7 @@ class Element:
 
 
 def read(path: str, known: Stamp | None = None) -> tuple[Element | None, Stamp | None]:
-    """The root element of a file, and the stamp by which it is known again.
+    """The root element of a file, and the stamp by which it is known again, if there is one.
 
     No element if `known` is its stamp.  Raises `MissingFile` if there is no file, `ConfigError` if
     it cannot be read or is no XML.
@@ -70,10 +70,12 @@ def _content(path: str, known: Stamp | None) -> tuple[bytes | None, Stamp | None
             raise ConfigError(f'"{path}" is not a regular file', path)
         if status.st_size > MAX_FILE:
             raise ConfigError(f'File size {status.st_size} of "{path}" is too large.', path)
-        found = stamp(status)
+        found = stamp_of(status)
         if known is not None and found == known:
-            return None, found
-        return os.read(descriptor, MAX_FILE), found  # a regular file gives all at once
+            return None, known
+        sure = found.is_sure()
+        # A regular file gives all at once.
+        return os.read(descriptor, MAX_FILE), found if sure else None
     finally:
         os.close(descriptor)
 

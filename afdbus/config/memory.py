@@ -29,12 +29,13 @@ class Stamp(NamedTuple):
     modified: int
     changed: int
 
+    def is_sure(self) -> bool:
+        """Whether a file that bears it, and is about to be read, cannot bear it in a later state:
+        it was not changed just now."""
+        return max(self.modified, self.changed) <= time.time_ns() - RECENT * 1e9
 
-def stamp(status: os.stat_result) -> Stamp | None:
-    """The stamp of an open file that is about to be read; None if it was changed just now."""
-    newest = max(status.st_mtime_ns, status.st_ctime_ns)
-    if newest > time.time_ns() - RECENT * 1e9:
-        return None
+
+def stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )

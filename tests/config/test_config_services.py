@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.servicefiles import BROKEN, READ, SERVICE
 
-from afdbus.config import services
+from afdbus.config import memory, services
 from afdbus.config.model import ServiceDirectory
 from afdbus.config.services import MAX_FILE, PATIENCE, Service, ServiceFiles, parse
 from afdbus.errors import ConfigError
@@ -155,6 +155,61 @@ def test_a_broken_file_is_told_once(folder: Folder) -> None:
     ]
     folder.write("a.b", "x.service")
     assert folder.command("a.b") == "/c"
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were parsed."""
+    names: list[str] = []
+
+    def noted(data: bytes, path: str) -> Service:
+        names.append(os.path.basename(path))
+        return parse(data, path)
+
+    monkeypatch.setattr(services, "parse", noted)
+    return names
+
+
+def test_a_reload_parses_what_may_have_changed(
+    folder: Folder, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("a.b", "x.service")
+    path = folder.write("a.c", "y.service")
+    (folder.paths[1] / "z.service").write_text("nonsense")
+    for _ in range(2):
+        parsed.clear()
+        folder.files.reload(folder.directories)
+        assert sorted(parsed) == ["x.service", "y.service", "z.service"], "all were just written"
+    # As if that had been a while ago.
+    monkeypatch.setattr(memory, "RECENT", -3600.0)
+    folder.files.reload(folder.directories)
+    parsed.clear()
+    folder.warnings.clear()
+    folder.files.reload(folder.directories)
+    assert parsed == ["z.service"]
+    assert len(folder.warnings) == 1
+    assert sorted(folder.files.names()) == ["a.b", "a.c"]
+    status = path.stat()
+    folder.write("a.c", "y.service", "/d")  # as long as before, and of the same time
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    folder.files.reload(folder.directories)
+    assert parsed == ["z.service", "y.service", "z.service"]
+    assert folder.command("a.c") == "/d"
+    (folder.paths[0] / "x.service").unlink()
+    folder.files.reload(folder.directories[::-1])
+    assert folder.files.names() == ["a.c"]
+
+
+def test_a_directory_that_is_strict_from_now_on_is_read_anew(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "RECENT", -3600.0)
+    folder.write("a.b", "x.service")
+    for _ in range(2):
+        folder.files.reload(folder.directories)
+        assert folder.files.names() == ["a.b"]
+    folder.files.reload([folder.directories[0]._replace(strict=True)])
+    assert folder.files.names() == []
 
 
 def test_strict_directories_want_files_called_after_their_names(tmp_path: Path) -> None:
