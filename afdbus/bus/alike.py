@@ -192,7 +192,9 @@ class Alike:
                     # One of many who are alike, too.
                     plan.receiver, plan.version, plan.box = owner, owner.version, owner.outbox
                     if plan.kind == _CALL:
-                        introduce(self._peer, owner)
+                        plan.calls = introduce(self._peer, owner)
+                    elif plan.kind == _REPLY:
+                        plan.calls = introduce(owner, self._peer)
                 if plan.arguments:
                     layout.fill(plan.header, data, pos)
                 return plan

@@ -69,18 +69,19 @@ def _deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
         return False
     out = bytes(frame[:12]) + plan.rest
     if plan.kind == Kind.CALL:
-        slot = (serial, receiver)
-        if slot in peer.calls or len(peer.calls) >= limits.max_replies_per_connection:
+        if serial in plan.calls or peer.open_calls >= limits.max_replies_per_connection:
             return False
-        peer.calls[slot] = None
+        plan.calls[serial] = None
+        peer.open_calls += 1
     elif plan.kind == Kind.REPLY:
         raw = bytes(frame[plan.serial_at : plan.serial_at + 4])
-        answered = (int.from_bytes(raw, order), peer)  # type: ignore[arg-type]
-        asked = answered in receiver.calls
-        if not answered[0] or not (plan.when_asked if asked else plan.when_unasked):
+        answered = int.from_bytes(raw, order)  # type: ignore[arg-type]
+        asked = answered in plan.calls
+        if not answered or not (plan.when_asked if asked else plan.when_unasked):
             return False
         if asked:
-            del receiver.calls[answered]
+            del plan.calls[answered]
+            receiver.open_calls -= 1
         out += raw + plan.tail
     elif plan.kind != Kind.SEND:
         return False

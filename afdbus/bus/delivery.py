@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from afdbus.bus import message as messages
 from afdbus.bus.judge import FULL, Denial, because, complaint, judge, log
-from afdbus.bus.replies import check
+from afdbus.bus.replies import check, take
 from afdbus.errors import NOT_SUPPORTED, BusError
 from afdbus.wire.encode import encode
 from afdbus.wire.header import METHOD_CALL, NO_REPLY_EXPECTED, SIGNAL
@@ -54,12 +54,10 @@ def to_peer(bus: Bus, message: Message, receiver: Peer) -> None:
     header = message.header
     sender = message.sender
     assert sender is not None
-    slot = (header.reply_serial, sender)
-    asked = header.reply_serial != 0 and header.type <= SIGNAL and slot in receiver.calls
-    if asked:
-        # A deed before the questions: a call is answered even if the answer is refused, and
-        # waits for no other one.  So does dbus-daemon.
-        del receiver.calls[slot]
+    # A deed before the questions: a call is answered even if the answer is refused, and waits for
+    # no other one.  So does dbus-daemon.
+    answers = header.reply_serial != 0 and header.type <= SIGNAL
+    asked = answers and take(receiver, sender, header.reply_serial)
     refuse(bus, message, receiver, receiver, asked)
     expects = header.type == METHOD_CALL and not header.flags & NO_REPLY_EXPECTED
     if expects:

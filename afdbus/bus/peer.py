@@ -24,6 +24,9 @@ _MANY_RULES = 256
 # Up to so many names a list is quicker than looking them up.
 _FEW_NAMES = 8
 
+# Serial of a call that is not answered -> when it times out, or None.
+Calls = dict[int, float | None]
+
 
 class _AllNames(Collection[str]):
     """The names of a peer that has many, which are not copied for each question (P9)."""
@@ -48,10 +51,9 @@ class Peer:
     """A connected client.
 
     `name` is its unique name, empty before Hello.  `names` are the well-known names it owns or
-    queues for, in the order of asking.  `calls` are the calls it made that are not answered:
-    (serial, callee) -> when it times out, or None; `callers` and `callees` say who may have such
-    calls with whom, so that a farewell need not search everywhere.  `version` changes with
-    whatever may change a decision about a message addressed to it.  `charged` bytes and
+    queues for, in the order of asking.  `open_calls` is how many calls it made that are not
+    answered; `callees` has them, and `callers` those that it owes an answer.  `version` changes
+    with whatever may change a decision about a message addressed to it.  `charged` bytes and
     `charged_fds` descriptors of its messages wait in the outboxes of others; `waits_for` are those
     of them that it has overfilled.  `dropped` counts the messages that it has missed.
     """
@@ -63,7 +65,6 @@ class Peer:
         "bus",
         "callees",
         "callers",
-        "calls",
         "can_fds",
         "charged",
         "charged_fds",
@@ -76,6 +77,7 @@ class Peer:
         "monitor",
         "name",
         "names",
+        "open_calls",
         "outbox",
         "paused",
         "peak_charged",
@@ -120,10 +122,10 @@ class Peer:
         self.rule_count = 0
         self.peak_rules = 0
         self.peak_names = 0
-        self.calls: dict[tuple[int, Peer], float | None] = {}
-        # Dictionaries for their order: who is answered first is not left to chance.
-        self.callers: dict[Peer, None] | None = None
-        self.callees: dict[Peer, None] | None = None
+        self.open_calls = 0
+        # In order: who is answered first is not left to chance.
+        self.callers: dict[Peer, Calls] | None = None
+        self.callees: dict[Peer, Calls] | None = None
         self.version = 0
         self.plans = Plans()
         # Plans for calls of the bus, shared with all peers that may do the same: those without a

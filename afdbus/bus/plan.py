@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from afdbus.bus.cell import Cell
     from afdbus.bus.driver.table import Method
     from afdbus.bus.outbox import Outbox
-    from afdbus.bus.peer import Peer
+    from afdbus.bus.peer import Calls, Peer
     from afdbus.wire.header import Header
 
 # P8: what one peer may keep.
@@ -43,6 +43,7 @@ class Plan:
     """One decision.
 
     `word` is the first four bytes of the header as a number (byte order, type, flags, version).
+    `calls`: where the call is noted that it makes or answers.
     `rest` is what follows byte 12 of the outgoing header; with a reply it stops before the four
     bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows;
     `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
@@ -58,6 +59,7 @@ class Plan:
         "answers",
         "arguments",
         "box",
+        "calls",
         "casts",
         "cells",
         "check",
@@ -93,6 +95,7 @@ class Plan:
         self.receiver: Peer | None = None
         self.version = 0
         self.box: Outbox | None = None
+        self.calls: Calls = {}
         self.when_asked = True
         self.when_unasked = True
         self.casts: tuple[Outbox, ...] = ()

@@ -61,7 +61,7 @@ def plan_unicast(message: Message, receiver: Peer) -> Plan | None:
         if sender.bus.limits.reply_timeout > 0:
             return None  # each has a deadline of its own
         plan = _plan(Kind.CALL, message)
-        introduce(sender, receiver)
+        plan.calls = introduce(sender, receiver)
     else:
         plan = _plan(Kind.SEND, message)
     plan.receiver = receiver
@@ -79,6 +79,7 @@ def _plan_reply(message: Message, sender: Peer, receiver: Peer) -> Plan | None:
     plan.receiver = receiver
     plan.version = receiver.version
     plan.box = receiver.outbox
+    plan.calls = introduce(receiver, sender)
     plan.serial_at = header.reply_serial_at
     # The outgoing header has the same fields but for SENDER and unknown ones, which may have stood
     # before this one.

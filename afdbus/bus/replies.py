@@ -1,8 +1,9 @@
 """Calls that wait for their reply.
 
-A call is noted with its caller, as (serial, callee); who may owe whom is noted once a plan, so that
-neither noting nor answering costs more than one dictionary access.  Any addressed message with a
-REPLY_SERIAL takes the slot it names, whatever its type (P11.6).
+The calls of one peer to another are noted together, by serial.  A plan knows where, so that to note
+or to answer one costs no more than one dictionary access; and when somebody leaves, only his calls
+are looked at.  Any addressed message with a REPLY_SERIAL takes the slot it names, whatever its type
+(P11.6).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from afdbus.errors import ACCESS_DENIED, LIMITS_EXCEEDED, BusError
 
 if TYPE_CHECKING:
     from afdbus.bus.bus import Bus
-    from afdbus.bus.peer import Peer
+    from afdbus.bus.peer import Calls, Peer
 
 NO_ANSWER = "Message recipient disconnected from message bus without replying"
 # Deadlines kept before the answered calls among them are looked for.
@@ -24,25 +25,44 @@ _COMPACT = 1024
 TIMEOUT = "Message did not receive a reply (timeout by message bus)"
 
 
-def introduce(caller: Peer, callee: Peer) -> None:
-    """From now on `caller` may have calls that `callee` owes an answer."""
-    if callee.callers is None:
-        callee.callers = {}
-    callee.callers[caller] = None
-    if caller.callees is None:
-        caller.callees = {}
-    caller.callees[callee] = None
+def introduce(caller: Peer, callee: Peer) -> Calls:
+    """Where the calls of `caller` are noted that `callee` owes an answer."""
+    calls = between(caller, callee)
+    if calls is None:
+        calls = {}
+        if callee.callers is None:
+            callee.callers = {}
+        callee.callers[caller] = calls
+        if caller.callees is None:
+            caller.callees = {}
+        caller.callees[callee] = calls
+    return calls
+
+
+def between(caller: Peer, callee: Peer) -> Calls | None:
+    """The same, if there ever was one."""
+    return None if caller.callees is None else caller.callees.get(callee)
+
+
+def take(caller: Peer, callee: Peer, serial: int) -> bool:
+    """`callee` answers: whether that was awaited, as it is no more."""
+    calls = between(caller, callee)
+    if calls is None or serial not in calls:
+        return False
+    del calls[serial]
+    caller.open_calls -= 1
+    return True
 
 
 def check(caller: Peer, callee: Peer, serial: int) -> None:
     """Whether one more call may be noted; raises BusError if not."""
-    if (serial, callee) in caller.calls:
+    if serial in (between(caller, callee) or ()):
         raise BusError(
             ACCESS_DENIED,
             "Message has the same reply serial as a currently-outstanding existing method call",
         )
     limit = caller.bus.limits.max_replies_per_connection
-    if len(caller.calls) >= limit:
+    if caller.open_calls >= limit:
         bus = caller.bus
         bus.journal.warning(
             f'The maximum number of pending replies for "{caller.name}" '
@@ -54,10 +74,10 @@ def check(caller: Peer, callee: Peer, serial: int) -> None:
         )
 
 
-def _is_open(entry: tuple[float, int, Peer, tuple[int, Peer]]) -> bool:
+def _is_open(entry: tuple[float, int, Peer, Calls, int]) -> bool:
     """Whether this very call is not answered: the slot may have been freed and taken again."""
-    deadline, _, caller, slot = entry
-    return caller.calls.get(slot) is deadline
+    deadline, _, _, calls, serial = entry
+    return calls.get(serial) is deadline
 
 
 class Replies:
@@ -68,22 +88,22 @@ class Replies:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         # A heap; the count keeps peers from being compared.
-        self._deadlines: list[tuple[float, int, Peer, tuple[int, Peer]]] = []
+        self._deadlines: list[tuple[float, int, Peer, Calls, int]] = []
         self._count = 0
         self._compact_at = _COMPACT
         self._wake_at = inf
 
     def expect(self, caller: Peer, callee: Peer, serial: int) -> None:
         """Note a call that `check` has passed."""
-        introduce(caller, callee)
+        calls = introduce(caller, callee)
+        caller.open_calls += 1
         timeout = self._bus.limits.reply_timeout
         if timeout <= 0:
-            caller.calls[serial, callee] = None
+            calls[serial] = None
             return
-        deadline = self._bus.clock() + timeout / 1000
-        caller.calls[serial, callee] = deadline
+        deadline = calls[serial] = self._bus.clock() + timeout / 1000
         self._count += 1
-        heappush(self._deadlines, (deadline, self._count, caller, (serial, callee)))
+        heappush(self._deadlines, (deadline, self._count, caller, calls, serial))
         if len(self._deadlines) > self._compact_at:
             self._compact()
         self._wake()
@@ -96,9 +116,10 @@ class Replies:
         while self._deadlines and self._deadlines[0][0] <= now:
             entry = heappop(self._deadlines)
             if _is_open(entry):
-                _, _, caller, slot = entry
-                del caller.calls[slot]
-                overdue.append((caller, slot[0]))
+                _, _, caller, calls, serial = entry
+                del calls[serial]
+                caller.open_calls -= 1
+                overdue.append((caller, serial))
         self._wake()
         return overdue
 
@@ -114,21 +135,26 @@ class Replies:
         heapify(self._deadlines)
         self._compact_at = max(_COMPACT, 2 * len(self._deadlines))
 
+    def give_up(self, caller: Peer) -> None:
+        """Drop the calls of a peer: nobody owes it an answer."""
+        for calls in (caller.callees or {}).values():
+            calls.clear()
+        caller.open_calls = 0
+
     def forget(self, peer: Peer) -> list[tuple[Peer, int]]:
         """`peer` leaves: drop its own calls; returns who waited in vain for it, with serials.
 
         The latest call comes first, as there.
         """
-        peer.calls.clear()
+        self.give_up(peer)
         for callee in peer.callees or ():
             if callee.callers is not None:
                 callee.callers.pop(peer, None)
         orphans = []
-        for caller in reversed(peer.callers or {}):
-            slots = [slot for slot in reversed(caller.calls) if slot[1] is peer]
-            for slot in slots:
-                del caller.calls[slot]
-                orphans.append((caller, slot[0]))
+        for caller, calls in reversed((peer.callers or {}).items()):
+            orphans += [(caller, serial) for serial in reversed(calls)]
+            caller.open_calls -= len(calls)
+            calls.clear()
             if caller.callees is not None:
                 caller.callees.pop(peer, None)
         peer.callees = peer.callers = None

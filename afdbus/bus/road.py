@@ -108,16 +108,16 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     piece += data[body:after]
             if kind == _CALL:
                 receiver = plan.receiver
-                slot = (serial, receiver)
-                made = peer.calls
+                made = plan.calls
                 box = plan.box
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
-                    and slot not in made
-                    and len(made) < most_calls
+                    and serial not in made
+                    and peer.open_calls < most_calls
                     and (not box.blocked or box.takes_more(limits))  # type: ignore[union-attr]
                 ):
-                    made[slot] = None  # type: ignore[index]
+                    made[serial] = None
+                    peer.open_calls += 1
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]
@@ -131,8 +131,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 box = plan.box
                 if plan.serial_at != FIRST_FIELD:
                     (answered,) = _word_at(data, pos + plan.serial_at)
-                slot = (answered, peer)
-                asked = slot in receiver.calls  # type: ignore[union-attr]
+                made = plan.calls
+                asked = answered in made
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and (plan.when_asked if asked else plan.when_unasked)
@@ -140,7 +140,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     and answered
                 ):
                     if asked:
-                        del receiver.calls[slot]  # type: ignore[union-attr]
+                        del made[answered]
+                        receiver.open_calls -= 1  # type: ignore[union-attr]
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
                         touched.append(box)  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ class BusServer:
         self._check_listening()
         for connection in self._connections:
             if connection.peer is not None:
-                connection.peer.calls.clear()
+                self.bus.replies.give_up(connection.peer)
         for connection in list(self._connections):
             connection.close()
         self._launcher.close()

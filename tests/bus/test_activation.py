@@ -95,7 +95,7 @@ def test_messages_wait_and_are_delivered_in_order(world: World) -> None:
         ("return", 1),
     ]
     assert alice.peer is not None
-    assert len(alice.peer.calls) == 2
+    assert alice.peer.open_calls == 2
     clean(world, alice, carol)
     # from now on they go there directly
     send(world, alice, peer_call(NAME, "E"))

@@ -138,7 +138,7 @@ def test_destinations_that_are_names_of_few_peers(world: World, layered: list[Me
     received(one), received(other)
     for number in (3, 1, 5, 3, 1, 5):
         assert sender.peer is not None
-        sender.peer.calls.clear()
+        world.bus.replies.give_up(sender.peer)
         world.say(sender, peer_call(f"com.example.N{number}").pack(60 + number))
     assert [m.destination for m in received(one)] == [f"com.example.N{n}" for n in (3, 5, 3, 5)]
     assert [m.destination for m in received(other)] == ["com.example.N1"] * 2
@@ -190,9 +190,9 @@ def test_many_peers_with_unique_names_only(
     for peer in peers[:5]:
         for number in range(3):
             world.say(peer, reply(name_of(sender), serial=number + 10).pack(30 + number))
-    before = len(sender.peer.calls)
+    before = sender.peer.open_calls
     world.leave(peers[5])
-    assert len(sender.peer.calls) == before - 7
+    assert sender.peer.open_calls == before - 7
     errors = [m for m in received(sender) if m.error_name == f"{BUS}.Error.NoReply"]
     assert len(errors) == 7
 
@@ -210,7 +210,7 @@ def test_what_does_not_hold_any_more_is_learned_anew(world: World, layered: list
             world.say(sender, peer_call(to, f"{change}{number}").pack(9))
             world.say(sender, signal(f"{change}{number}").pack(9))
             assert sender.peer is not None
-            sender.peer.calls.clear()
+            world.bus.replies.give_up(sender.peer)
         assert 1 <= len(layered) <= 4, change
 
 
@@ -437,7 +437,7 @@ def test_what_is_found_was_valid_and_goes_out_the_same(world: World, seed: int) 
     found = 0
     for make, codes in cases(name_of(receiver)):
         peer.forget_plans()
-        peer.calls.clear()
+        world.bus.replies.give_up(peer)
         for number in range(6):
             world.say(sender, make(number).pack(number + 5))
         assert peer.alike is not None

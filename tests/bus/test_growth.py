@@ -128,7 +128,15 @@ def open_calls(world: World, count: int) -> Callable[[], None]:
     caller, silent = world.connect(), world.connect()
     for number in range(count):
         world.say(caller, peer_call(name_of(silent)).pack(number + 10))
-    return exchange(world, caller)
+    exchanged = exchange(world, caller)
+
+    def deed() -> None:
+        exchanged()
+        guest = world.connect()
+        world.say(caller, peer_call(name_of(guest)).pack(SERIAL))
+        world.leave(guest)
+
+    return deed
 
 
 def queued_bytes(world: World, count: int) -> Callable[[], None]:

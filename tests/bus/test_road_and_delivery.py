@@ -15,6 +15,7 @@ from traffic import Traffic, with_fds
 from afdbus.bus import planning, router
 from afdbus.bus.alike import Alike
 from afdbus.bus.message import Message
+from afdbus.bus.peer import Peer
 from afdbus.bus.plan import Plan
 from afdbus.config.model import Config
 from afdbus.wire import fds as wire_fds
@@ -135,12 +136,17 @@ class Pair:
             assert mine.rules == yours.rules
             assert mine.paused == yours.paused
             assert (mine.charged, mine.charged_fds) == (yours.charged, yours.charged_fds)
-            assert [(serial, callee.name) for serial, callee in mine.calls] == [
-                (serial, callee.name) for serial, callee in yours.calls
-            ]
+            assert open_calls(mine) == open_calls(yours)
         assert road.bus.dropped == layers.bus.dropped
         assert road.journal.lines == layers.journal.lines
         assert road.wake_ups == layers.wake_ups
+
+
+def open_calls(peer: Peer) -> dict[str, list[int]]:
+    """Callee -> serials, in order."""
+    calls = {callee.name: list(calls) for callee, calls in (peer.callees or {}).items() if calls}
+    assert sum(map(len, calls.values())) == peer.open_calls
+    return calls
 
 
 def living(world: World) -> list[int]:
@@ -293,7 +299,7 @@ def run(
         for connection in world.connections:
             assert connection.peer is not None
             assert connection.peer.charged == connection.peer.charged_fds == 0
-            assert not connection.peer.calls
+            assert not open_calls(connection.peer)
     return pair
 
 
