@@ -174,6 +174,7 @@ def draw(curves: list[Curve], path: Path) -> None:
                     curve.sizes, curve.medians(kind), "o-", label=kind, color=plot.COLORS[kind]
                 )
             panel.set(xscale="log", yscale="log", xlabel=curve.thing, title=curve.what)
+            panel.minorticks_off()
             panel.text(0.02, 0.98, f"µs per {curve.unit}", transform=panel.transAxes, va="top")
         for panel in panels[len(curves) :]:
             panel.set_axis_off()
