@@ -262,7 +262,7 @@ class Alike:
         bus = self._peer.bus
         wanted: Container[str] = ()
         if message.header.destination is None:
-            wanted = bus.rules.named[code]
+            wanted = bus.rules.named.get(code, ())
         text = one[8 : _size(one) - 1].decode()
         return text not in bus.ruleset.values(_CONDITIONS[code]) and text not in wanted
 
@@ -281,7 +281,7 @@ class Alike:
             wanted: Container[str] = ()
             if code in _ATTRIBUTES:
                 ruled = bus.ruleset.values(_CONDITIONS[code])
-                wanted = bus.rules.named[code] if broadcast else ()
+                wanted = bus.rules.named.get(code, ()) if broadcast else ()
             cuts.append(
                 (gap + 4, code, None if code == REPLY_SERIAL else _matcher(code), ruled, wanted)
             )
@@ -289,9 +289,8 @@ class Alike:
         open_end = fields[-1][0] in varying
         layouts = self._layouts.setdefault(word, [])
         for layout in layouts:
-            if layout.open_end == open_end and [one[:2] for one in layout.cuts] == [
-                one[:2] for one in cuts
-            ]:
+            # Rules name other values for broadcasts than for signals to one peer.
+            if layout.open_end == open_end and layout.cuts == tuple(cuts):
                 return layout
         if sum(map(len, self._layouts.values())) >= MAX_LAYOUTS:
             self._layouts.clear()
@@ -301,12 +300,15 @@ class Alike:
 
 
 def _deepest(path: str, namespaces: Container[str]) -> bytes:
-    """The deepest of the namespaces that `path` lies in, which decides about all others."""
+    """The deepest of the namespaces that `path` lies in, which decides about all others.
+
+    A NUL ends it, or fields that follow it in a key could be taken for a part of it.
+    """
     while path not in namespaces:
         if len(path) < 2:
-            return b""
+            return b"\0"
         path = path[: path.rfind("/")] or "/"
-    return path.encode()
+    return path.encode() + b"\0"
 
 
 def _size(raw: bytes) -> int:

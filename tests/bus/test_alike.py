@@ -351,6 +351,44 @@ def test_rules_about_arguments_see_the_true_header(world: World) -> None:
     assert [m.path for m in received(listener)] == ["/x/1/z"]
 
 
+def test_signals_to_one_peer_share_no_layout_with_broadcasts(world: World) -> None:
+    """To them no path is special, though the same field is cut out at the same place."""
+    listener = listen(world, "path='/special'")
+    sender, other = world.connect(), world.connect()
+    received(listener)
+    for number in range(6):
+        world.say(sender, signal("M", path=f"/x/{number}", destination=name_of(other)).pack(9))
+    for number in range(6):
+        world.say(sender, signal("M", path=f"/x/{number}").pack(9))
+    world.say(sender, signal("M", path="/special").pack(9))
+    assert [m.path for m in received(listener)] == ["/special"]
+
+
+def test_broadcasts_with_names_of_errors(world: World) -> None:
+    """Of no use, and allowed; no rule of a receiver names any."""
+    sender, listener = world.connect(), listen(world, "type='signal'")
+    for number in range(9):
+        message = signal("M").without(MEMBER).plus((ERROR_NAME, "s", f"a.b{number}"))
+        world.say(sender, message.plus((MEMBER, "s", f"M{number}")).pack(9))
+    assert [m.member for m in received(listener)] == [f"M{number}" for number in range(9)]
+
+
+def test_a_namespace_is_not_taken_for_the_bytes_behind_a_path(world: World) -> None:
+    """A header that is none, but has the bytes of a namespace where its next field should be."""
+    sender, listener = world.connect(), listen(world, "path_namespace='/special'")
+    for number in range(6):
+        world.say(sender, signal("M", path=f"/special/{number}").pack(9))
+    received(listener)
+    good = signal("M", path="/x/1").pack(9)
+    size = int.from_bytes(good[12:16], "little")
+    path_end = 16 + 16
+    bad = good[:12] + (size + 8).to_bytes(4, "little")
+    bad += good[16:path_end] + b"/special" + good[path_end:]
+    world.say(sender, bad)
+    assert sender.closed
+    assert [m.member for m in received(listener)] == []
+
+
 def test_who_keeps_an_old_policy_is_judged_by_it(tmp_path: Path, world: World) -> None:
     """Its rules may name other values than those of the new configuration."""
     world.bus.keeps_old_policies = True
