@@ -290,6 +290,7 @@ class Bus:
         """Every decision may be another now."""
         for peer in self.peers.values():
             peer.forget_plans()
+            peer.shared.clear()  # which need not be one of these any more
         for plans in (self.nameless, *self._shared.values()):
             plans.clear()
 

@@ -7,8 +7,8 @@ import weakref
 from pathlib import Path
 
 import pytest
-from busworld import FakeConnection, World, configuration
-from kit import call, peer_call, signal
+from busworld import NOBODY, FakeConnection, World, configuration
+from kit import BUS, call, peer_call, signal
 from kit.message import DESTINATION, REPLY_SERIAL, build
 
 from afdbus.bus import router
@@ -138,3 +138,23 @@ def test_p8_who_has_left_is_not_held_by_plans(world: World) -> None:
     world.touched.clear()
     gc.collect()
     assert gone() is None
+
+
+def test_a_monitor_sees_what_peers_say_whose_plans_are_shared_with_nobody_any_more(
+    world: World,
+) -> None:
+    """After so many users policies and what goes with them are forgotten, not so by the peers."""
+    old = world.connect()
+    for uid in range(1, 300):
+        world.connect(NOBODY._replace(uid=uid))
+    world.say(old, *[call("GetId").pack(5)] * 2)
+    monitor = world.connect()
+    to_monitor = call(
+        "BecomeMonitor", "asu", ["type='method_call'"], 0, interface=f"{BUS}.Monitoring"
+    )
+    world.say(monitor, to_monitor.pack(2))
+    world.flush()
+    monitor.written.clear()
+    world.say(old, call("GetId").pack(6))
+    world.flush()
+    assert monitor.written.count(b"GetId") == 1
