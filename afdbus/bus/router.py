@@ -97,6 +97,7 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
     else:
         delivery.refuse(bus, message, None, None, False)
     came_in = not sender.name
+    ruleset = bus.ruleset
     try:
         method = calls.handle(bus, message)
     except BusError as error:
@@ -107,8 +108,8 @@ def _to_driver(bus: Bus, message: Message) -> Plan | None:
     heard = message.renamed(sender.name) if came_in else message  # a Hello gave the name
     for peer in delivery.overhearers(bus, heard, None):
         delivery.push(heard, peer)
-    if method is None:
-        return None
+    if method is None or bus.ruleset is not ruleset:
+        return None  # or it was allowed by rules that hold no more
     return planning.plan_driver(message, method)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from busworld import NOBODY, FakeConnection, World, configuration, unframed
-from kit import METHOD_CALL, NO_REPLY_EXPECTED, call, peer_call
+from kit import BUS, METHOD_CALL, NO_REPLY_EXPECTED, call, peer_call
 from kit.daemon import OPEN_POLICY
 
 from afdbus.config.users import UserDatabase
@@ -71,6 +71,23 @@ def test_a_lookup_that_fails_leaves_the_old_configuration_whole(
         world.bus.configure(config.limits, config.ruleset)
     assert (world.bus.ruleset, world.bus.limits) == before
     assert may_own(world, client, "com.example.A")
+
+
+def test_the_call_that_brings_new_rules_gets_no_plan_by_the_old(tmp_path: Path) -> None:
+    world = World(configuration(tmp_path))
+    client = world.connect()
+    denied = OPEN_POLICY.replace(
+        "</policy>",
+        f'<deny send_interface="{BUS}" send_member="ReloadConfig"/></policy>',
+    )
+    world.host.next = configuration(tmp_path, policy=denied)
+    client.written.clear()
+    world.say(client, call("ReloadConfig").pack(2))
+    world.flush()
+    assert b"AccessDenied" not in client.written
+    world.say(client, call("ReloadConfig").pack(3))
+    world.flush()
+    assert b"AccessDenied" in client.written
 
 
 def test_a_limit_holds_for_what_comes_with_the_reload(tmp_path: Path) -> None:
