@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from afdbus.server.loop import Loop
@@ -16,16 +17,22 @@ from afdbus.server.loop import Loop
 GIVE_WAY = 0.0005
 
 
-def import_beside(loop: Loop, name: str, done: Callable[[], None]) -> None:
-    """Import the module `name` in a thread; then `done` is called in the loop.
+def import_beside(loop: Loop, name: str, done: Callable[[], None], quiet: float = 0.0) -> None:
+    """Import the module `name` in a thread, once the loop had nothing to do for `quiet` seconds;
+    then `done` is called in the loop.
 
     If it cannot be imported that is told as a bug, and `done` is not called.
     """
     told = os.eventfd(0, os.EFD_CLOEXEC)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(GIVE_WAY)
 
     def work() -> None:
+        # The loop itself would have to sleep with a time-out, and wake up for it.
+        before = -1.0
+        while loop.now != before:
+            before = loop.now
+            time.sleep(quiet)
+        sys.setswitchinterval(GIVE_WAY)
         # Out of descriptors, for example: `finish` meets it again, or does not.
         with contextlib.suppress(Exception):
             importlib.import_module(name)

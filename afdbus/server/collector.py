@@ -19,7 +19,7 @@ _NEVER = 2**31 - 1
 
 
 class Collector:
-    """Call it whenever the process is idle."""
+    """Work for the idle moments of a loop."""
 
     __slots__ = ("_next",)
 
@@ -33,10 +33,10 @@ class Collector:
         gc.set_threshold(young, middle, _NEVER)
         self._next = 0.0
 
+    def wanted(self) -> bool:
+        return gc.get_count()[2] >= WORTH and time.monotonic() >= self._next
+
     def __call__(self) -> None:
-        if gc.get_count()[2] < WORTH:
-            return
-        now = time.monotonic()
-        if now >= self._next:
+        if self.wanted():
             gc.collect()
-            self._next = now + PAUSE
+            self._next = time.monotonic() + PAUSE

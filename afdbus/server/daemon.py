@@ -113,18 +113,17 @@ class Daemon:
         signals = Signals(loop, SIGNALS, self._signalled)
         # Whatever came since the start was kept back until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        loop.on_idle = Collector()
+        loop.idler = Collector()
         self._report_ready()
         loop.timers.call_at(loop.timers.clock() + SOON, self._watch)
-        if not loop.serve(QUIET):
-            import_beside(loop, TASK, loop.stop)
-            loop.serve()
+        import_beside(loop, TASK, loop.stop, QUIET)
+        loop.serve()
         if not self._ended:
-            signals.share()
-            loop.on_idle = Collector()  # what was imported is looked at no more
+            signals.unlisten()
+            loop.idler = Collector()  # what was imported is looked at no more
             from afdbus.server import task
 
-            task.serve(loop)
+            task.serve(loop, signals.listen)
         notify("STOPPING=1")
         self._write_lessons()
         for watch in self._watches.values():

@@ -31,8 +31,7 @@ class Signals:
         loop.register(self._reader, self._look)
         for number in numbers:
             signal.signal(number, self._note)
-        # If it is full there is something to be read.
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self.listen()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         # between any two instructions of anybody, so that no more may be done here
@@ -48,9 +47,13 @@ class Signals:
             # each a deed of its own, so that a bug in one does not cost the others
             self._loop.again(partial(self._deed, number))
 
-    def share(self) -> None:
-        """From now on who drives the loop is woken by a descriptor of its own, as trio is."""
+    def unlisten(self) -> None:
+        """Give the descriptor that wakes this thread free, for trio, which wants to find none."""
         signal.set_wakeup_fd(-1)
+
+    def listen(self) -> None:
+        """Be woken by our own descriptor, as the loop sleeps in its own epoll set."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def close(self) -> None:
         """Wake nobody any more.  The signals do no harm until the process ends."""

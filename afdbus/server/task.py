@@ -2,41 +2,43 @@
 
 A trio wake-up costs 7 us hot and 50 us cold; asked once a batch it vanishes.  So trio waits for the
 loop's epoll set as a whole, and only when there is nothing to do.  Under load the other tasks get
-their turn every 5 ms (P10); a loop that is shared never waits in epoll itself (P23).  In a daemon
-there are no other tasks: there it *lingers* in epoll before it goes back to trio, which halves the
-cost of a quiet conversation.
+their turn every 5 ms (P10); a loop that is shared never waits in epoll itself (P23).
+
+In a daemon there are no other tasks.  There the loop sleeps in its own epoll set, which halves the
+cost of a quiet conversation, and trio sees it now and then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
-from afdbus.server.loop import LINGER
-
 if TYPE_CHECKING:
     from afdbus.server.loop import Loop
 
-# Seconds of work after which other tasks get their turn, and where there are none but trio's own.
+# Seconds of work after which other tasks get their turn.
 YIELD = 0.005
-ALONE = 0.2
 
 
-def serve(loop: Loop) -> None:
-    """Serve until `loop.stop`, as the only task of a daemon."""
-    trio.run(run, loop, LINGER, ALONE, restrict_keyboard_interrupt_to_checkpoints=True)
+def serve(loop: Loop, begin: Callable[[], None]) -> None:
+    """Serve until `loop.stop`, as the only task of a daemon; `begin` is called first, in trio."""
+    trio.run(_alone, loop, begin, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
-async def run(loop: Loop, linger: float = 0.0, pause: float = YIELD) -> None:
-    """Serve until `loop.stop`.
-
-    `linger`: for so many seconds it waits in epoll itself, and all other tasks with it.  `pause`:
-    after so many seconds of work it lets them run.
-    """
+async def _alone(loop: Loop, begin: Callable[[], None]) -> None:
+    begin()
     while not loop.stopping:
-        if not loop.spin(linger, loop.now + pause):
-            loop.on_idle()
+        loop.serve_a_while()
+        await trio.lowlevel.checkpoint()
+    loop.stopping = False
+
+
+async def run(loop: Loop) -> None:
+    """Serve until `loop.stop`, as one task of many."""
+    while not loop.stopping:
+        if not loop.spin(0.0, loop.now + YIELD):
             await _sleep(loop)
         elif not loop.stopping:
             await trio.lowlevel.checkpoint()
