@@ -126,6 +126,8 @@ class Bus:
         self.limits = limits
         # The longest message that may travel in place, in bytes.
         self.longest_in_place = min(limits.max_message_size, LONG)
+        # How many of its calls may be open; 40 ns less than to ask `limits`.
+        self.most_calls = limits.max_replies_per_connection
 
     # -- numbers -----------------------------------------------------------------------------
 

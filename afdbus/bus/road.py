@@ -62,9 +62,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
     """
     bus = peer.bus
     end = len(data)
-    limits = bus.limits
     longest = bus.longest_in_place
-    most_calls = limits.max_replies_per_connection
+    most_calls = bus.most_calls
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
@@ -114,7 +113,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and serial not in made
                     and peer.open_calls < most_calls
-                    and (not box.blocked or box.takes_more(limits))  # type: ignore[union-attr]
+                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
                 ):
                     made[serial] = None
                     peer.open_calls += 1
@@ -136,7 +135,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if (
                     plan.version == receiver.version  # type: ignore[union-attr]
                     and (plan.when_asked if asked else plan.when_unasked)
-                    and (not box.blocked or box.takes_more(limits))  # type: ignore[union-attr]
+                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
                     and answered
                 ):
                     if asked:
@@ -180,7 +179,7 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             elif kind == _SEND:
                 box = plan.box
                 if plan.version == plan.receiver.version and (  # type: ignore[union-attr]
-                    not box.blocked or box.takes_more(limits)  # type: ignore[union-attr]
+                    not box.blocked or box.takes_more(bus.limits)  # type: ignore[union-attr]
                 ):
                     pieces = box.pieces  # type: ignore[union-attr]
                     if not pieces:
@@ -201,9 +200,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
         if not peer.alive:
             return end, False
         young = peer.plans.young
-        limits = bus.limits  # it may have asked for a reload
-        longest = bus.longest_in_place
-        most_calls = limits.max_replies_per_connection
+        longest = bus.longest_in_place  # it may have asked for a reload
+        most_calls = bus.most_calls
         turn -= 1
         now = bus.clock()
         if not until:
