@@ -24,18 +24,22 @@ class NameChange(NamedTuple):
     new: Peer | None
 
 
-class Owner:
-    """A place in a name's queue; the first place owns the name."""
+class Place:
+    """How a peer has its place in a name's queue; the first place owns the name."""
 
-    __slots__ = ("allow_replacement", "do_not_queue", "peer")
+    __slots__ = ("allow_replacement", "do_not_queue")
 
-    def __init__(self, peer: Peer, flags: int) -> None:
-        self.peer = peer
+    def __init__(self, flags: int) -> None:
         self.set_flags(flags)
 
     def set_flags(self, flags: int) -> None:
         self.allow_replacement = bool(flags & ALLOW_REPLACEMENT)
         self.do_not_queue = bool(flags & DO_NOT_QUEUE)
+
+
+# In order.  A dictionary, since thousands may wait who come and go; only who asks to replace the
+# owner makes it be built anew.
+Queue = dict["Peer", Place]
 
 
 class Names:
@@ -49,7 +53,7 @@ class Names:
 
     def __init__(self) -> None:
         self.owners: dict[str, Peer] = {}
-        self.queues: dict[str, list[Owner]] = {}
+        self.queues: dict[str, Queue] = {}
         self.places = self.peak = 0
         self._answers: dict[str, dict[bytes, bytes]] = {}
 
@@ -77,7 +81,7 @@ class Names:
     def queue(self, name: str) -> list[Peer]:
         """The peers that own or wait for `name`, the owner first."""
         if name in self.queues:
-            return [owner.peer for owner in self.queues[name]]
+            return list(self.queues[name])
         owner = self.owners.get(name)
         return [] if owner is None else [owner]
 
@@ -88,34 +92,34 @@ class Names:
         """
         queue = self.queues.get(name)
         if queue is None:
-            self.queues[name] = [Owner(peer, flags)]
+            self.queues[name] = {peer: Place(flags)}
             self.owners[name] = peer
             self._forget_answers()
             peer.names[name] = None
             self._count()
             return PRIMARY_OWNER, NameChange(name, None, peer)
-        first = queue[0]
-        if first.peer is peer:
-            first.set_flags(flags)
+        first = next(iter(queue))
+        if first is peer:
+            queue[peer].set_flags(flags)
             return ALREADY_OWNER, None
-        replace = bool(flags & REPLACE_EXISTING) and first.allow_replacement
+        replace = bool(flags & REPLACE_EXISTING) and queue[first].allow_replacement
         if not replace and flags & DO_NOT_QUEUE:
             # Who asks so gives up the place in the queue it may have had.
             self._leave(peer, name, queue)
             return EXISTS, None
         self._enter(peer, name, queue, flags)
+        if not flags & REPLACE_EXISTING:
+            return IN_QUEUE, None
+        # The place is before the owner's or right behind it.
+        order = dict.fromkeys([peer, first] if replace else [first, peer]) | dict.fromkeys(queue)
+        queue = self.queues[name] = {one: queue[one] for one in order}
         if not replace:
             return IN_QUEUE, None
-        # The new owner was put behind the first, who is either dropped or becomes the second.
-        del queue[0]
-        if first.do_not_queue:
-            del first.peer.names[name]
-            self.places -= 1
-        else:
-            queue.insert(1, first)
+        if queue[first].do_not_queue:
+            self._leave(first, name, queue)
         self.owners[name] = peer
         self._forget_answers()
-        return PRIMARY_OWNER, NameChange(name, first.peer, peer)
+        return PRIMARY_OWNER, NameChange(name, first, peer)
 
     def release(self, peer: Peer, name: str) -> tuple[int, NameChange | None]:
         """ReleaseName: the reply's number, and the change of owner if there was one."""
@@ -124,13 +128,13 @@ class Names:
             return (NOT_OWNER if name in self.owners else NON_EXISTENT), None
         if name not in peer.names:
             return NOT_OWNER, None
-        was_first = queue[0].peer is peer
+        was_first = next(iter(queue)) is peer
         self._leave(peer, name, queue)
         if not was_first:
             return RELEASED, None
         self._forget_answers()
         if queue:
-            new = self.owners[name] = queue[0].peer
+            new = self.owners[name] = next(iter(queue))
             return RELEASED, NameChange(name, peer, new)
         del self.queues[name]
         del self.owners[name]
@@ -140,25 +144,16 @@ class Names:
         self.places += 1
         self.peak = max(self.peak, self.places)
 
-    def _leave(self, peer: Peer, name: str, queue: list[Owner]) -> None:
-        if name in peer.names:
+    def _leave(self, peer: Peer, name: str, queue: Queue) -> None:
+        if queue.pop(peer, None) is not None:
             del peer.names[name]
             self.places -= 1
-            queue[:] = [owner for owner in queue if owner.peer is not peer]
 
-    def _enter(self, peer: Peer, name: str, queue: list[Owner], flags: int) -> None:
-        """Join the queue, or change one's place in it: right behind the owner to replace it."""
-        place = next((owner for owner in queue if owner.peer is peer), None)
-        if place is None:
-            place = Owner(peer, flags)
-            peer.names[name] = None
-            self._count()
-        else:
-            place.set_flags(flags)
-            if not flags & REPLACE_EXISTING:
-                return
-            queue.remove(place)
-        if flags & REPLACE_EXISTING:
-            queue.insert(1, place)
-        else:
-            queue.append(place)
+    def _enter(self, peer: Peer, name: str, queue: Queue, flags: int) -> None:
+        """Join the queue at its end, or say anew how one has one's place."""
+        if peer in queue:
+            queue[peer].set_flags(flags)
+            return
+        queue[peer] = Place(flags)
+        peer.names[name] = None
+        self._count()

@@ -101,6 +101,20 @@ def names(world: World, count: int) -> Callable[[], None]:
     return deed
 
 
+def places_in_a_queue(world: World, count: int) -> Callable[[], None]:
+    for _ in range(count):
+        world.say(world.connect(), call("RequestName", "su", "com.example.N", 0).pack(SERIAL))
+    newcomer = world.connect()
+
+    def deed() -> None:
+        world.say(newcomer, call("RequestName", "su", "com.example.N", 0).pack(SERIAL))
+        world.say(newcomer, call("RequestName", "su", "com.example.N", 0).pack(SERIAL))
+        world.say(newcomer, call("ReleaseName", "s", "com.example.N").pack(SERIAL))
+        world.flush()
+
+    return deed
+
+
 def rules(kind: str) -> Situation:
     def situation(world: World, count: int) -> Callable[[], None]:
         emitter, listener, other = world.connect(), world.connect(), world.connect()
@@ -162,6 +176,7 @@ def queued_bytes(world: World, count: int) -> Callable[[], None]:
 SITUATIONS: dict[str, Situation] = {
     "connections": connections,
     "names": names,
+    "places in a queue": places_in_a_queue,
     "open calls": open_calls,
     "queued bytes": queued_bytes,
 } | {f"rules {kind}": rules(kind) for kind in NEAR}
