@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from kit import BUS, ClosedError, RawClient, busconfig, call, peer_call
 from kit import signal as signal_of
+from kit.client import TIMEOUT
 from kit.hosted import Connect
 
 from afdbus import ThreadBus, ThreadHost
@@ -134,6 +136,10 @@ def test_semantics_s30_block_makes_the_sender_wait(host: ThreadHost, connect: Co
     bus = make(host, "block")
     alice, bob, carol = (connect(bus) for _ in range(3))
     with sending(alice, b"".join(message(bob, number) for number in range(SOME))):
+        # Read nothing before there is too much.
+        deadline = time.monotonic() + TIMEOUT
+        while stats(carol, bob)["PeakOutgoingBytes"] <= LIMIT:
+            assert time.monotonic() < deadline
         assert [bob.receive_call().args[0] for _ in range(SOME)] == list(range(SOME))
     alice.alive()
     # More than the limit waited by one read of the socket at the most, of 1.5 MB.
