@@ -69,6 +69,8 @@ class Daemon:
         """Wait until it has all that it needs: ours serves before it comes to trio."""
         needed = 2 if self.kind == "afdbus" else 1
         while self.descriptors("anon_inode:[eventpoll]") < needed:
+            if self._process.poll() is not None:
+                raise SystemExit(f"{self.kind} has ended")
             time.sleep(0.01)
 
     def cpu(self) -> float:
