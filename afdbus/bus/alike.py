@@ -322,6 +322,5 @@ def _size(raw: bytes) -> int:
 
 
 def _is_whole(fields: list[bytes], raw: bytes) -> bool:
-    """Whether the fields are all that there was, and nothing behind them is counted in."""
-    size = _from_bytes(raw[:4], "little")
-    return b"".join(fields) == raw[4 : 4 + size] and _size(fields[-1]) == len(fields[-1])
+    """Whether the fields are all that there was."""
+    return b"".join(fields) == raw[4 : 4 + _from_bytes(raw[:4], "little")]

@@ -288,13 +288,16 @@ def _walk(header: Header, data: bytes, end: int) -> bool:
                 return False
             if data[start + 1 : start + 4] != mark:
                 raise ProtocolViolation(f"header field {code} has another type")
+        if after == end != pos:
+            # Nor is padding counted that no field follows.
+            raise ProtocolViolation("a header field beyond the header")
         if seen >> code & 1:
             raise ProtocolViolation(f"header field {code} appears twice")
         seen |= 1 << code
         if value is None:
             value = data[start + (5 if code == SIGNATURE else 8) : pos - 1].decode()
             # Names and paths cannot contain a NUL, so only the one behind them is to be seen.
-            if pos > end or data[pos - 1]:
+            if data[pos - 1]:
                 raise ProtocolViolation(f"header field {code} lacks its terminator")
             _judge(code, value)
             if data[pos:after] != _ZEROS[: after - pos]:

@@ -119,6 +119,17 @@ def test_padding_after_the_header(alice: RawClient, to: RawClient) -> None:
     refused(alice, to, data[:-1] + b"\1")
 
 
+@pytest.mark.parametrize("little", [True, False])
+@pytest.mark.parametrize(("member", "more"), [("M", 1), ("M", 6), ("MM", 5), ("MMM", 3)])
+def test_padding_that_is_counted(
+    alice: RawClient, to: RawClient, little: bool, member: str, more: int
+) -> None:
+    fields = [(DESTINATION, "s", to.name), (MEMBER, "s", member)]
+    said = message(to, *fields)
+    size = int.from_bytes(said.pack(9)[12:16], "little")
+    refused(alice, to, message(to, *fields, little=little, fields_length=size + more).pack(9))
+
+
 # -- which fields there must be
 
 

@@ -64,6 +64,11 @@ def test_what_is_remembered_is_not_taken_for_something_else(little: bool) -> Non
         last.fields_length = length - less
         with pytest.raises(ProtocolViolation):
             parsed(last.pack(5))
+    # Padding that no field follows is none of the array's.
+    assert length & 7 == 7
+    last.fields_length = length + 1
+    with pytest.raises(ProtocolViolation):
+        parsed(last.pack(5))
 
 
 def test_a_signature_of_length_0() -> None:
