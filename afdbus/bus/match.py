@@ -111,7 +111,8 @@ def _find_value(text: str, pos: int) -> tuple[str, int]:
 def _usual() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """A rule as nearly all write it, and a key and a value in it.  Not compiled at the start."""
     token = r"(\w++)='([^'\\]*+)'(?:,|\Z)"
-    return re.compile(f"(?:{token})*+"), re.compile(token)
+    # Not `*+`: in Python before 3.11.5 that takes half a token at the end for one (gh-106052).
+    return re.compile(f"(?:{token})*"), re.compile(token)
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

@@ -82,6 +82,8 @@ BAD = {
     "type='signal';member='A'": "Invalid message type (signal;member=A) in match rule\n",
     "type='signal'member='A'": "Invalid message type (signalmember=A) in match rule\n",
     "type='signal',,": NO_EQUALS,
+    "type='": UNBALANCED,
+    "type='signal',member='": UNBALANCED,
     ",": NO_EQUALS,
     "foo": NO_EQUALS,
     "type": NO_EQUALS,
