@@ -52,7 +52,6 @@ def test_compare_with_dbus_broker(program: Callable[[str], str], compared: dict[
 
 
 def test_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "compare.svg"
     options = ["--rounds=1", "--secs=0.02", "--only=^ping$", f"--plot={picture}"]
     subprocess.run([sys.executable, COMPARE, *options], check=True)
