@@ -286,16 +286,16 @@ class Alike:
                 (gap + 4, code, None if code == REPLY_SERIAL else _matcher(code), ruled, wanted)
             )
             gap = 0
-        open_end = fields[-1][0] in varying
+        found, open_end = tuple(cuts), fields[-1][0] in varying
         layouts = self._layouts.setdefault(word, [])
         for layout in layouts:
             # Rules name other values for broadcasts than for signals to one peer.
-            if layout.open_end == open_end and layout.cuts == tuple(cuts):
+            if layout.open_end == open_end and layout.cuts == found:
                 return layout
         if sum(map(len, self._layouts.values())) >= MAX_LAYOUTS:
             self._layouts.clear()
             layouts = self._layouts[word] = []
-        layouts.append(_Layout(tuple(cuts), open_end))
+        layouts.append(_Layout(found, open_end))
         return layouts[-1]
 
 
