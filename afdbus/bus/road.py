@@ -15,6 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import bulk, delivery, router
+from afdbus.bus.burst import FEW, burst
 from afdbus.bus.driver import calls
 from afdbus.bus.finding import FIRST_FIELD, find
 from afdbus.bus.message import Message, incoming
@@ -159,20 +160,28 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if (
                     counters[one_cell] + counters[some_cell] + counters[rest_cell] == plan.stamp
                 ):
+                    whole = piece
+                    more: list[bytes] | tuple[()] = ()
+                    if len(plan.casts) >= FEW and after <= last and not plan.arguments:
+                        most = turn * _CASTS // len(plan.casts)
+                        more, after = burst(plan, data, pos, body, after, longest, most)
+                        if more:
+                            whole = b"".join((piece, *more))
                     for box in plan.casts:
                         if box.blocked:
-                            delivery.push_counted(bus, box, piece, peer)
+                            for one_of_them in (piece, *more):
+                                delivery.push_counted(bus, box, one_of_them, peer)
                         else:
                             pieces = box.pieces
                             if not pieces:
                                 touched.append(box)
-                            pieces.append(piece)
+                            pieces.append(whole)
                     if plan.arguments and (
                         plan.values is None or _is_named(plan.values, data, body)
                     ):
                         _cast_by_arguments(peer, plan, data, pos, body, after, piece)
                     pos = after
-                    turn -= len(plan.casts) // _CASTS
+                    turn -= len(plan.casts) // _CASTS * (1 + len(more))
                     if turn > 0:
                         continue
                     break
