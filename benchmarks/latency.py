@@ -135,7 +135,7 @@ def main() -> None:
         "--secs", type=float, default=1.5, help="seconds of a measurement (default: %(default)s)"
     )
     parser.add_argument("--only", default="", metavar="REGEX", help="only situations called so")
-    parser.add_argument("--json", action="store_true", help="all figures, instead of a table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
     options = parser.parse_args()
     situations = [situation for situation in SITUATIONS if re.search(options.only, situation.name)]
     if not situations:
@@ -147,11 +147,10 @@ def main() -> None:
 
     results = run(kinds, situations, options.rounds, options.secs)
     rows = list(summary(results))
-    if options.json:
+    print(table(rows))
+    if options.json is not None:
         told = {"versions": versions(kinds), "summary": rows, "rounds": results}
-        print(json.dumps(told, indent=1))
-    else:
-        print(table(rows))
+        options.json.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":
