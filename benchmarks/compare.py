@@ -5,15 +5,14 @@ These are dbus-daemon and dbus-broker, and what counts is the ratio to each (see
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import re
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import commandline
 import load
 import plot
 from daemon import installed
@@ -74,18 +73,10 @@ SCENARIOS = (
 
 def main(about: str | None, known: Sequence[Scenario]) -> None:
     """The program whose docstring is `about`, for the scenarios that are `known`."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument(
-        "--secs", type=float, default=0.6, help="seconds of a measurement (default: %(default)s)"
-    )
-    parser.add_argument("--only", default="", metavar="REGEX", help="only scenarios called so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    parser = commandline.parser(about, 5, 0.6)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a drawing of the ratios")
     options = parser.parse_args()
-    scenarios = [scenario for scenario in known if re.search(options.only, scenario.name)]
-    if not scenarios:
-        parser.error("no scenario is called so; there are " + ", ".join(s.name for s in known))
+    scenarios = commandline.chosen(parser, options.only, known)
     kinds = installed()
     if options.plot is not None:
         plot.require()

@@ -7,10 +7,8 @@ flat, or growing with the logarithm at most.  afdbus and the installed dbus-daem
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import re
 import resource
 import shutil
 import statistics
@@ -19,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import commandline
 import plot
 from crowds import Connections, Crowd, Names, Pending, Queued, Rules
 from daemon import COMMANDS, Daemon
@@ -183,21 +182,13 @@ def draw(curves: list[Curve], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument(
-        "--secs", type=float, default=0.2, help="seconds of a measurement (default: %(default)s)"
-    )
-    parser.add_argument("--only", default="", metavar="REGEX", help="only things called so")
+    parser = commandline.parser(__doc__, 3, 0.2)
     parser.add_argument(
         "--largest", type=int, default=COUNTS[-1], help="no more of a thing (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a drawing, as docs/growth.svg")
     options = parser.parse_args()
-    things = [thing for thing in THINGS if re.search(options.only, thing.name)]
-    if not things:
-        parser.error("nothing is called so; there are " + ", ".join(t.name for t in THINGS))
+    things = commandline.chosen(parser, options.only, THINGS)
     if options.plot is not None:
         plot.require()
     kinds = [kind for kind, command in COMMANDS.items() if shutil.which(command[0])]

@@ -9,11 +9,9 @@ and never for a client.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import json
-import re
 import shutil
 import statistics
 import subprocess
@@ -24,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import commandline
 import load
 from daemon import COMMANDS, Daemon
 from measure import Figures, on_cores
@@ -129,17 +128,9 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument(
-        "--secs", type=float, default=1.5, help="seconds of a measurement (default: %(default)s)"
-    )
-    parser.add_argument("--only", default="", metavar="REGEX", help="only situations called so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
+    parser = commandline.parser(__doc__, 3, 1.5)
     options = parser.parse_args()
-    situations = [situation for situation in SITUATIONS if re.search(options.only, situation.name)]
-    if not situations:
-        parser.error("nothing is called so; there are " + ", ".join(s.name for s in SITUATIONS))
+    situations = commandline.chosen(parser, options.only, SITUATIONS)
     kinds = [kind for kind, command in COMMANDS.items() if shutil.which(command[0])]
     if "dbus-daemon" not in kinds:
         print("dbus-daemon is not installed: there are no ratios", file=sys.stderr)
