@@ -47,16 +47,16 @@ def travel(peer: Peer, frame: bytes, head: int) -> bool:
         return False
     if not plan.check(frame, head, len(frame)):
         raise ProtocolViolation("a body that does not fit its signature")
-    return _deliver_by(plan, peer, frame, head)
+    return deliver_by(plan, peer, frame, head)
 
 
 def deliver(peer: Peer, frame: Frame, head: int) -> bool:
     """Bring a frame with a valid body on its way, if a plan says how; whether it does."""
     plan = _plan(peer, frame, head)
-    return plan is not None and _deliver_by(plan, peer, frame, head)
+    return plan is not None and deliver_by(plan, peer, frame, head)
 
 
-def _deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
+def deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
     """Do what the plan says, if it holds: the checks of a hit, as on the road."""
     limits = peer.bus.limits
     receiver = plan.receiver
@@ -91,6 +91,7 @@ def _deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
 
 def _push(box: Outbox, head: bytes, body: memoryview, sender: Peer) -> None:
     box.push(head)
-    box.push(body)
+    if body:
+        box.push(body)
     if box.blocked:
         box.charge(len(head) + len(body), sender)

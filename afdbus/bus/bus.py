@@ -21,7 +21,7 @@ from afdbus.wire.framing import LONG
 
 if TYPE_CHECKING:
     from afdbus.bus.match import MatchRule
-    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.outbox import Batch
     from afdbus.bus.peer import Peer
     from afdbus.bus.ports import BusKeeper, Clock, Host, Journal, Launcher, Services, Tap
     from afdbus.bus.trial import Trial
@@ -37,9 +37,9 @@ _MAX_MINOR = 2**31 - 1
 class Bus:
     """The state of one bus.
 
-    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's list of
-    outboxes that have something to be written.  `wake_at` is called with a time
-    of `clock` at which `expire` is to be called.  `systemd_activation`: services that are units
+    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's batch
+    of outboxes that have something to be written.  `wake_at` is called with a time of `clock` at
+    which `expire` is to be called.  `systemd_activation`: services that are units
     are started by systemd.  `strict`: a bug is raised and not only logged.
     """
 
@@ -55,7 +55,7 @@ class Bus:
         host: Host,
         services: Services,
         launcher: Launcher,
-        touched: list[Outbox],
+        touched: Batch,
         wake_at: Callable[[float], None],
         type_: str | None = None,
         full_receiver: FullReceiver = DROP_IN,

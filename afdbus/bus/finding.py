@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from afdbus.bus.peer import NO_PLANS
 from afdbus.bus.plan import Plans
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _for_reply(peer: Peer, data: bytes, pos: int, body: int, word: int) -> Plan 
         plan = plans.lookup(key, data[pos : pos + 4] + key, word)
         if plan is not None:
             if at == FIRST_FIELD:
-                if peer.replies is None:
+                if peer.replies is NO_PLANS:
                     peer.replies = Plans()
                 peer.replies.add(data[pos + FIRST_FIELD + 4 : body], plan)
             return plan

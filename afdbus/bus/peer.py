@@ -24,6 +24,9 @@ _MANY_RULES = 256
 # Up to so many names a list is quicker than looking them up.
 _FEW_NAMES = 8
 
+# For who has sent no reply yet.
+NO_PLANS = Plans()
+
 # Serial of a call that is not answered -> when it times out, or None.
 Calls = dict[int, float | None]
 
@@ -134,7 +137,7 @@ class Peer:
         # Replies carry a changing serial: one set of plans for each offset of it (P13).
         self.reply_plans: dict[int, Plans] | None = None
         # Those with the serial in their first field, once more, by what follows it.
-        self.replies: Plans | None = None
+        self.replies = NO_PLANS
         # How many headers were new since plans were forgotten, and what is for many of them.
         self.misses = 0
         self.alike: Alike | None = None
@@ -177,6 +180,8 @@ class Peer:
     def changed(self) -> None:
         """A decision about messages to or from this peer may be another now."""
         self.version += 1
+        if not self.outbox.blocked:
+            self.outbox.version = self.version
         self.forget_plans()
         if not self.rules:
             return
@@ -217,7 +222,7 @@ class Peer:
             self.plans.clear()
         self.misses = 0
         self.alike = None
-        self.replies = None
+        self.replies = NO_PLANS
         if self.reply_plans is not None:
             for plans in self.reply_plans.values():
                 plans.clear()

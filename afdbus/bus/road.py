@@ -15,9 +15,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import bulk, delivery, router
-from afdbus.bus.burst import FEW, burst
+from afdbus.bus.cast import FEW, at_once, burst
 from afdbus.bus.driver import calls
-from afdbus.bus.finding import FIRST_FIELD, find
+from afdbus.bus.finding import find
 from afdbus.bus.message import Message, incoming
 from afdbus.bus.plan import Kind
 from afdbus.bus.planning import keep
@@ -55,41 +55,42 @@ TURN_TIME = 0.0003
 _CASTS = 32
 
 
-def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
-    """Bring every whole message in data[pos:] on its way.
+def travel(peer: Peer, data: bytes) -> int:
+    """Bring every whole message in `data` on its way.
 
-    Returns the position of what is left, and whether whole messages are left since the turn is
-    over.  Raises ProtocolViolation; what went before it in `data` is done.
+    Returns the position of what is left; its complement (`~`), a negative number, if whole messages
+    may be left since the turn is over.  Raises ProtocolViolation; what went before it in `data` is
+    done.
     """
     bus = peer.bus
-    end = len(data)
-    longest = bus.longest_in_place
-    most_calls = bus.most_calls
     touched = bus.touched
     young = peer.plans.young
     turn = TURN
     until = 0.0
+    pos = 0
+    end = len(data)
     last = end - _LEAST
     while pos <= last:
         word, size, serial, fields, first, answered = _unpack(data, pos)
         body = pos + FIXED + (fields + 7 & ~7)
         after = body + size
-        if after > end or after - pos > longest:
+        if after > end:
             plan: Plan | None = None
-        else:
-            if word & 0xFE00 != 0x0200:
-                plan = young.get(data[pos + 12 : body])
-            elif first == _SERIAL_FIRST and peer.replies is not None:
-                # Half of all replies: 0.26 us less than to look through the offsets.
-                plan = peer.replies.young.get(data[pos + _LEAST : body])
-                if plan is not None and plan.fields != fields:
-                    plan = None
-            else:
+        elif word & 0xFE00 != 0x0200:
+            plan = young.get(data[pos + 12 : body])
+        elif first == _SERIAL_FIRST:
+            # Half of all replies: 0.26 us less than to look through the offsets.
+            plan = peer.replies.young.get(data[pos + _LEAST : body])
+            if plan is not None and plan.fields != fields:
                 plan = None
-            if plan is None or plan.word != word:
-                plan = find(peer, data, pos, body, word)
-                young = peer.plans.young
-        if plan is None or not serial:
+        else:
+            plan = None
+        if plan is None or plan.word != word:
+            plan = None if after > end else find(peer, data, pos, body, word)
+            young = peer.plans.young
+            if plan is not None and plan.serial_at:
+                (answered,) = _word_at(data, pos + plan.serial_at)
+        if plan is None or not serial or (size and after - pos > bus.longest_in_place):
             done = one(peer, data, pos)
             if done == pos:
                 break
@@ -102,56 +103,45 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             elif not check(data, body, after):
                 raise ProtocolViolation("a body that does not fit its signature")
             kind = plan.kind
-            if kind <= _CAST:
-                piece = data[pos : pos + 12] + plan.rest
-                if size:
-                    piece += data[body:after]
             if kind == _CALL:
-                receiver = plan.receiver
-                made = plan.calls
                 box = plan.box
+                made = plan.calls
                 if (
-                    plan.version == receiver.version  # type: ignore[union-attr]
+                    plan.version == box.version  # type: ignore[union-attr]
                     and serial not in made
-                    and peer.open_calls < most_calls
-                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
+                    and peer.open_calls < bus.most_calls
                 ):
                     made[serial] = None
                     peer.open_calls += 1
-                    pieces = box.pieces  # type: ignore[union-attr]
-                    if not pieces:
+                    piece = data[pos : pos + 12] + plan.rest
+                    if size:
+                        piece += data[body:after]
+                    if box.piece is None:  # type: ignore[union-attr]
+                        box.piece = piece  # type: ignore[union-attr]
                         touched.append(box)  # type: ignore[arg-type]
-                    pieces.append(piece)
-                    if box.blocked:  # type: ignore[union-attr]
-                        box.charge(len(piece), peer)  # type: ignore[union-attr]
+                    else:
+                        box.more.append(piece)  # type: ignore[union-attr]
                     pos = after
                     continue
             elif kind == _REPLY:
-                receiver = plan.receiver
                 box = plan.box
-                if plan.serial_at != FIRST_FIELD:
-                    (answered,) = _word_at(data, pos + plan.serial_at)
                 made = plan.calls
                 asked = answered in made
-                if (
-                    plan.version == receiver.version  # type: ignore[union-attr]
-                    and (plan.when_asked if asked else plan.when_unasked)
-                    and (not box.blocked or box.takes_more(bus.limits))  # type: ignore[union-attr]
-                    and answered
+                if plan.version == box.version and (  # type: ignore[union-attr]
+                    plan.when_asked if asked else plan.when_unasked and answered
                 ):
                     if asked:
                         del made[answered]
-                        receiver.open_calls -= 1  # type: ignore[union-attr]
-                    pieces = box.pieces  # type: ignore[union-attr]
-                    if not pieces:
-                        touched.append(box)  # type: ignore[arg-type]
+                        plan.receiver.open_calls -= 1  # type: ignore[union-attr]
                     # In one go: 0.15 us less than to put slices together.
                     piece = plan.pack(word, size, serial, plan.rest, answered, plan.tail)
                     if size:
                         piece += data[body:after]
-                    pieces.append(piece)
-                    if box.blocked:  # type: ignore[union-attr]
-                        box.charge(len(piece), peer)  # type: ignore[union-attr]
+                    if box.piece is None:  # type: ignore[union-attr]
+                        box.piece = piece  # type: ignore[union-attr]
+                        touched.append(box)  # type: ignore[arg-type]
+                    else:
+                        box.more.append(piece)  # type: ignore[union-attr]
                     pos = after
                     continue
             elif kind == _CAST:
@@ -160,22 +150,27 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 if (
                     counters[one_cell] + counters[some_cell] + counters[rest_cell] == plan.stamp
                 ):
-                    whole = piece
+                    whole = piece = data[pos : pos + 12] + plan.rest + data[body:after]
                     more: list[bytes] | tuple[()] = ()
                     if len(plan.casts) >= FEW and after <= last and not plan.arguments:
                         most = turn * _CASTS // len(plan.casts)
-                        more, after = burst(plan, data, pos, body, after, longest, most)
+                        more, after = burst(
+                            plan, data, pos, body, after, bus.longest_in_place, most
+                        )
                         if more:
                             whole = b"".join((piece, *more))
-                    for box in plan.casts:
-                        if box.blocked:
-                            for one_of_them in (piece, *more):
-                                delivery.push_counted(bus, box, one_of_them, peer)
-                        else:
-                            pieces = box.pieces
-                            if not pieces:
+                    if after == end and not touched and len(touched.news) == 1:
+                        at_once(plan.casts, whole, (piece, *more), peer)
+                    else:
+                        for box in plan.casts:
+                            if box.blocked:
+                                for one_of_them in (piece, *more):
+                                    delivery.push_counted(bus, box, one_of_them, peer)
+                            elif box.piece is None:
+                                box.piece = whole
                                 touched.append(box)
-                            pieces.append(whole)
+                            else:
+                                box.more.append(whole)
                     if plan.arguments and (
                         plan.values is None or _is_named(plan.values, data, body)
                     ):
@@ -187,15 +182,15 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                     break
             elif kind == _SEND:
                 box = plan.box
-                if plan.version == plan.receiver.version and (  # type: ignore[union-attr]
-                    not box.blocked or box.takes_more(bus.limits)  # type: ignore[union-attr]
-                ):
-                    pieces = box.pieces  # type: ignore[union-attr]
-                    if not pieces:
+                if plan.version == box.version:  # type: ignore[union-attr]
+                    piece = data[pos : pos + 12] + plan.rest
+                    if size:
+                        piece += data[body:after]
+                    if box.piece is None:  # type: ignore[union-attr]
+                        box.piece = piece  # type: ignore[union-attr]
                         touched.append(box)  # type: ignore[arg-type]
-                    pieces.append(piece)
-                    if box.blocked:  # type: ignore[union-attr]
-                        box.charge(len(piece), peer)  # type: ignore[union-attr]
+                    else:
+                        box.more.append(piece)  # type: ignore[union-attr]
                     pos = after
                     continue
             if kind == _DRIVER:
@@ -203,14 +198,18 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
                 pos = after
                 if repeated:
                     continue
+            elif plan.box is not None and plan.box.blocked:
+                # No less right, but counted.
+                if bulk.deliver_by(plan, peer, data[pos:after], body - pos):
+                    pos = after
+                    continue
+                pos = one(peer, data, pos)
             else:
                 # The hit must not be taken: the layered way says why, and what to do instead.
                 pos = one(peer, data, pos)
         if not peer.alive:
-            return end, False
+            return end
         young = peer.plans.young
-        longest = bus.longest_in_place  # it may have asked for a reload
-        most_calls = bus.most_calls
         turn -= 1
         now = bus.clock()
         if not until:
@@ -219,8 +218,8 @@ def travel(peer: Peer, data: bytes, pos: int) -> tuple[int, bool]:
             turn = 0
             break
     else:
-        return pos, False
-    return pos, turn <= 0
+        return pos
+    return ~pos if turn <= 0 else pos
 
 
 def one(peer: Peer, data: bytes, pos: int) -> int:

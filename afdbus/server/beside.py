@@ -28,9 +28,9 @@ def import_beside(loop: Loop, name: str, done: Callable[[], None], quiet: float 
 
     def work() -> None:
         # The loop itself would have to sleep with a time-out, and wake up for it.
-        before = -1.0
-        while loop.now != before:
-            before = loop.now
+        before: object = None
+        while loop.touched.news is not before:
+            before = loop.touched.news
             time.sleep(quiet)
         sys.setswitchinterval(GIVE_WAY)
         # Out of descriptors, for example: `finish` meets it again, or does not.

@@ -76,7 +76,7 @@ class Connection:
                 data, ancillary, flags, _ = self._recvmsg(READ, ANCILLARY, FLAGS)
                 if ancillary or flags & TRUNCATED:
                     self._intake.take_ancillary(ancillary, flags)
-                pos, spent = travel(peer, data, 0)  # type: ignore[arg-type]
+                pos = travel(peer, data)  # type: ignore[arg-type]
             except BlockingIOError:
                 return
             except OSError:
@@ -90,7 +90,7 @@ class Connection:
                 pos != size or size >= HEAVY_READ or not size or ancillary
                 or peer.charged or peer.waits_for  # type: ignore[union-attr]
             ):  # fmt: skip
-                self._after_read(data, pos, spent)
+                self._after_read(data, pos)
             return
         if event & OUT:
             if self.peer is not None:
@@ -158,13 +158,13 @@ class Connection:
         self._heavy = full or is_much(data, size)
         self._travel(data)
 
-    def _after_read(self, data: bytes, pos: int, spent: bool) -> None:
+    def _after_read(self, data: bytes, pos: int) -> None:
         """What is left to do after a read that turned out to be not the usual one."""
         if not data:
             self.close()
             return
         self._heavy = len(data) == READ or is_much(data, READ)
-        self._after_travel(data, pos, spent)
+        self._after_travel(data, pos)
 
     # -- the handshake is done -----------------------------------------------------------------
 
@@ -200,16 +200,18 @@ class Connection:
         peer = self.peer
         assert peer is not None
         try:
-            pos, spent = travel(peer, data, 0)
+            pos = travel(peer, data)
         except ProtocolViolation as violation:
             self._violated(violation)
             return
-        self._after_travel(data, pos, spent)
+        self._after_travel(data, pos)
 
-    def _after_travel(self, data: bytes, pos: int, spent: bool) -> None:
+    def _after_travel(self, data: bytes, pos: int) -> None:
         if self._closed:
             return
+        spent = pos < 0
         if spent:
+            pos = ~pos
             self._heavy = True
         if pos == len(data):
             self._intake.nothing_left(pos)
@@ -347,7 +349,7 @@ class Connection:
             return
         server = self._server
         peer = self.peer
-        if peer is not None and not peer.outbox.shut and peer.outbox.pieces:
+        if peer is not None and peer.outbox.piece is not None:
             drain(peer.outbox)
         self.set_interest(None)
         self._closed = True

@@ -18,8 +18,9 @@ import trio
 if TYPE_CHECKING:
     from afdbus.server.loop import Loop
 
-# Seconds of work after which other tasks get their turn.
+# Seconds of work after which other tasks get their turn, and after how many passes to look.
 YIELD = 0.005
+LOOK = 16
 
 
 def serve(loop: Loop, begin: Callable[[], None]) -> None:
@@ -37,12 +38,16 @@ async def _alone(loop: Loop, begin: Callable[[], None]) -> None:
 
 async def run(loop: Loop) -> None:
     """Serve until `loop.stop`, as one task of many."""
+    clock = loop.timers.clock
+    until = clock() + YIELD
     while not loop.stopping:
-        if not loop.spin(0.0, loop.now + YIELD):
+        if not loop.spin(0.0, LOOK):
             await _sleep(loop)
+        elif clock() < until:
+            continue
         elif not loop.stopping:
             await trio.lowlevel.checkpoint()
-        loop.now = loop.timers.clock()
+        until = clock() + YIELD
     loop.stopping = False
 
 

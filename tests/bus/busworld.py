@@ -16,7 +16,7 @@ from kit.journal import FakeJournal
 
 from afdbus.bus import lifecycle
 from afdbus.bus.bus import Bus
-from afdbus.bus.outbox import FdPiece, Outbox
+from afdbus.bus.outbox import Batch, FdPiece, Outbox
 from afdbus.bus.peer import Peer
 from afdbus.bus.ports import Service
 from afdbus.bus.road import travel
@@ -202,7 +202,7 @@ class FakeConnection:
         """What is queued and not written."""
         assert self.peer is not None
         box = self.peer.outbox
-        pieces = [*(box.backlog or ()), *box.pieces]
+        pieces = [*(box.backlog or ()), *box.pieces()]
         data = b"".join(
             b"<%r>" % piece.fds.numbers + piece.data if isinstance(piece, FdPiece) else piece
             for piece in pieces
@@ -226,7 +226,7 @@ class World:
         self.host = FakeHost()
         self.services = FakeServices()
         self.launcher = FakeLauncher()
-        self.touched: list[Outbox] = []
+        self.touched = Batch()
         self.again: list[FakeConnection] = []
         self.connections: list[FakeConnection] = []
         self.bus = Bus(
@@ -276,11 +276,11 @@ class World:
     def _travel(self, connection: FakeConnection, data: bytes) -> None:
         peer = connection.peer
         assert peer is not None
-        spent = True
+        pos = -1
         try:
-            while spent and peer.alive:
-                pos, spent = travel(peer, data, 0)
-                data = data[pos:]
+            while pos < 0 and peer.alive:
+                pos = travel(peer, data)
+                data = data[~pos if pos < 0 else pos :]
         except ProtocolViolation:
             self.leave(connection)
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from busworld import PLENTY, World, configuration
+from busworld import PLENTY, FakeConnection, World, configuration, unframed
 from kit import call, peer_call, signal
 
 from afdbus.bus import road
@@ -68,6 +68,7 @@ def test_bursts_and_single_signals_do_the_same(
     monkeypatch.setattr(road, "burst", count)
     config = configuration(tmp_path, LIMITS)
     worlds = (World(config), World(config, plans=False))
+    worlds[0].touched.news = [None] * (1 + seed % 2)
     for world in worlds:
         for number in range(6):
             listener = world.connect()
@@ -113,6 +114,65 @@ def test_a_burst_is_no_longer_than_a_turn(tmp_path: Path) -> None:
     world.flush()
     data = b"".join(signal("Changed").pack(serial) for serial in range(1, 1001))
     assert sender.peer is not None
-    pos, spent = road.travel(sender.peer, data, 0)
-    assert spent
-    assert 0 < pos < len(data) / 10
+    assert 0 < ~road.travel(sender.peer, data) < len(data) / 10
+
+
+def listeners(world: World, count: int) -> list[FakeConnection]:
+    """So many who have heard one signal "Changed" of somebody else, and nothing else lately."""
+    heard = [world.connect() for _ in range(count)]
+    for listener in heard:
+        world.say(listener, call("AddMatch", "s", RULE).pack(2))
+    world.say(world.connect(), signal("Changed", "s", "first").pack(9))
+    world.flush()
+    for listener in heard:
+        listener.written.clear()
+    return heard
+
+
+def say_alone(world: World, *messages: bytes) -> None:
+    """The last who came says it, and nobody else says anything in this pass."""
+    world.touched.news = [None]
+    world.say(world.connections[-1], *messages)
+
+
+def test_a_signal_that_comes_alone_is_written_at_once(tmp_path: Path) -> None:
+    world = World(configuration(tmp_path))
+    heard = listeners(world, 3)
+    say_alone(world, signal("Changed", "s", "abc").pack(10))
+    assert not world.touched
+    assert {len(unframed(bytes(one.written))) for one in heard} == {1}
+    world.touched.news = [None, None]
+    world.say(world.connections[-1], signal("Changed", "s", "abc").pack(11))
+    assert len(world.touched) == 3
+    assert {len(unframed(bytes(one.written))) for one in heard} == {1}
+
+
+def test_nothing_overtakes_what_waits_for_the_end_of_the_batch(tmp_path: Path) -> None:
+    world = World(configuration(tmp_path))
+    heard = listeners(world, 2)
+    assert heard[0].peer is not None
+    first = peer_call(heard[0].peer.name, "Method").pack(10)
+    say_alone(world, first, signal("Changed", "s", "abc").pack(11))
+    assert not heard[0].written
+    world.flush()
+    assert [message[1] for message in unframed(bytes(heard[0].written))] == [1, 4]
+
+
+def test_a_signal_at_once_meets_whatever_sockets_do(tmp_path: Path) -> None:
+    """One takes all, one a part, one nothing, one is gone, and one has a backlog already."""
+    world = World(configuration(tmp_path, LIMITS))
+    fit, part, full, gone, behind = listeners(world, 5)
+    behind.room = 0
+    say_alone(world, signal("Changed", "s", "abc").pack(10))
+    world.flush()
+    assert behind.peer is not None
+    assert behind.peer.outbox.blocked
+    part.room, full.room, gone.broken = 7, 0, True
+    say_alone(world, signal("Changed", "s", "def").pack(11))
+    assert len(unframed(bytes(fit.written))) == 2
+    world.flush()
+    assert gone.peer is not None
+    assert gone.peer.outbox.shut
+    for one in (part, full, behind):
+        world.widen(one, PLENTY)
+        assert one.written == fit.written

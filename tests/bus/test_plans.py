@@ -158,3 +158,12 @@ def test_a_monitor_sees_what_peers_say_whose_plans_are_shared_with_nobody_any_mo
     world.say(old, call("GetId").pack(6))
     world.flush()
     assert monitor.written.count(b"GetId") == 1
+
+
+def test_the_limit_of_a_message_counts_its_header_on_a_hit_too(tmp_path: Path) -> None:
+    world = World(configuration(tmp_path, max_message_size=1000))
+    sender = world.connect()
+    for size in (100, 900):
+        world.say(sender, signal("M", "ay", b"x" * size).pack(10))
+        world.flush()
+        assert sender.closed == (size == 900)

@@ -40,7 +40,7 @@ class Served:
 
     def turn(self) -> bool:
         """One pass; whether there was anything to do."""
-        return self.loop.spin(0.0, 0.0)
+        return self.loop.spin(0.0, 1)
 
     def answers(self) -> bytes:
         """Everything that comes until the loop is idle."""

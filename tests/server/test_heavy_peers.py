@@ -45,7 +45,7 @@ class Served:
         return client
 
     def one_pass(self) -> None:
-        self.loop.spin(0.0, 0.0)
+        self.loop.spin(0.0, 1)
 
     def settle(self) -> None:
         self.loop.settle()

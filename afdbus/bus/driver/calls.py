@@ -130,12 +130,7 @@ def planned(
         if known is not None:
             # 0.9 us less, 1.8 where it is GetNameOwner, than to ask and to answer anew.
             peer.serial = own = peer.serial % 0xFFFFFFFF + 1
-            pieces = box.pieces
-            if not pieces:
-                box.touched.append(box)
-            pieces.append(
-                method_return(own, serial, peer.destination, method.returns, known)
-            )
+            box.push(method_return(own, serial, peer.destination, method.returns, known))
             return True
     header = plan.header
     arguments: tuple[Any, ...]

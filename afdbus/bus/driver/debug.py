@@ -70,7 +70,7 @@ def get_connection_stats(peer: Peer, header: Header, name: str) -> Answer:
             "IncomingFDs": other.charged_fds,
             "PeakIncomingBytes": other.peak_charged,
             "PeakIncomingFDs": other.peak_charged_fds,
-            "OutgoingMessages": len(box.backlog or ()) + len(box.pieces),
+            "OutgoingMessages": len(box.backlog or ()) + len(box.pieces()),
             "OutgoingBytes": box.size,
             "OutgoingFDs": box.fds,
             "PeakOutgoingBytes": box.peak_size,

