@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 from afdbus.server.timers import Deadlines, Timers
@@ -113,3 +114,43 @@ def test_p17_what_is_done_in_time_leaves_nothing() -> None:
         waiting.deadlines.discard(f"{number}")
     assert len(waiting.deadlines) == 1
     assert len(waiting.timers._heap) == 1
+
+
+def test_no_timer_runs_while_nobody_waits() -> None:
+    """A loop would sleep with a time-out for it, though there is nothing to do at the end."""
+    waiting = Waiting()
+    timers, deadlines = waiting.timers, waiting.deadlines
+    for _ in range(3):
+        deadlines.add("a")
+        deadlines.add("b")
+        assert timers.soonest == waiting.hand.now + 1
+        deadlines.discard("a")
+        deadlines.discard("c")
+        assert timers.soonest < inf
+        deadlines.discard("b")
+        deadlines.discard("b")
+        assert timers.soonest == inf
+        waiting.pass_time(0.4)
+    deadlines.add("d")
+    assert waiting.pass_time(0.9) == []
+    assert waiting.pass_time(0.2) == ["d"]
+    assert timers.soonest == inf
+
+
+def test_a_timer_for_nobody_goes_with_the_one_before_it() -> None:
+    waiting = Waiting()
+    sooner = waiting.hand.now + 0.5
+    waiting.timers.call_at(sooner, lambda: None)
+    waiting.deadlines.add("a")
+    waiting.deadlines.discard("a")
+    assert waiting.timers.soonest == sooner
+    waiting.pass_time(0.6)
+    assert waiting.timers.soonest == inf
+    # It lies behind another one, and is wanted again before its turn.
+    waiting.deadlines.add("b")
+    waiting.timers.call_at(waiting.hand.now + 0.5, lambda: None)
+    waiting.deadlines.discard("b")
+    waiting.pass_time(0.4)
+    waiting.deadlines.add("c")
+    assert waiting.pass_time(0.7) == []
+    assert waiting.pass_time(0.4) == ["c"]
