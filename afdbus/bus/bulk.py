@@ -37,13 +37,12 @@ def signature(peer: Peer, frame: Frame, head: int) -> tuple[str, bool]:
     return header.signature, header.little
 
 
-def travel(peer: Peer, frame: bytes, head: int) -> bool:
-    """Check the body of a frame and bring it on its way, if a plan says how; whether it does.
+def travel(plan: Plan, peer: Peer, frame: bytes, head: int) -> bool:
+    """Check the body of a frame and bring it on its way as the plan says; false if it may not.
 
     Raises ProtocolViolation.
     """
-    plan = _plan(peer, frame, head)
-    if plan is None or plan.check is None:
+    if plan.check is None or len(frame) > peer.bus.limits.max_message_size:
         return False
     if not plan.check(frame, head, len(frame)):
         raise ProtocolViolation("a body that does not fit its signature")

@@ -26,7 +26,6 @@ from afdbus.wire.check import check_body
 from afdbus.wire.checker import checker
 from afdbus.wire.decode import string_arguments
 from afdbus.wire.fds import Fds
-from afdbus.wire.framing import LONG
 from afdbus.wire.header import FIXED, frame_length, parse
 
 if TYPE_CHECKING:
@@ -90,11 +89,16 @@ def travel(peer: Peer, data: bytes) -> int:
             young = peer.plans.young
             if plan is not None and plan.serial_at:
                 (answered,) = _word_at(data, pos + plan.serial_at)
-        if plan is None or not serial or (size and after - pos > bus.longest_in_place):
+        if plan is None or not serial:
             done = one(peer, data, pos)
             if done == pos:
                 break
             pos = done
+        elif size and after - pos > bus.longest_in_place:
+            if bulk.travel(plan, peer, data[pos:after], body - pos):
+                pos = after
+                continue
+            pos = one(peer, data, pos)
         else:
             check = plan.check
             if check is None:
@@ -228,9 +232,7 @@ def one(peer: Peer, data: bytes, pos: int) -> int:
     head, end = frame_length(data, pos, peer.bus.limits.max_message_size)
     if end > len(data):
         return pos
-    frame = data[pos:end]
-    if len(frame) <= LONG or not bulk.travel(peer, frame, head - pos):
-        whole(peer, frame, head - pos, checked=False)
+    whole(peer, data[pos:end], head - pos, checked=False)
     return end
 
 
