@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from afdbus.bus.finding import find
+from afdbus.bus.message import SEPARATE
 from afdbus.bus.plan import Kind
 from afdbus.errors import ProtocolViolation
 from afdbus.wire.header import parse
@@ -89,8 +90,11 @@ def deliver_by(plan: Plan, peer: Peer, frame: Frame, head: int) -> bool:
 
 
 def _push(box: Outbox, head: bytes, body: memoryview, sender: Peer) -> None:
-    box.push(head)
-    if body:
+    if len(body) <= SEPARATE:
+        # A view and the frame behind it would cost three times what the sender is charged for.
+        box.push(head + body)
+    else:
+        box.push(head)
         box.push(body)
     if box.blocked:
         box.charge(len(head) + len(body), sender)

@@ -175,6 +175,20 @@ def test_p30_who_sends_to_one_that_does_not_read_is_charged_for_it(world: World)
     assert sender.peer.charged == other.peer.charged == 0
 
 
+def test_p30_a_message_that_waits_is_one_piece_whichever_way_it_came(world: World) -> None:
+    """Two would cost more than is charged for one."""
+    sender, receiver = world.connect(), world.connect()
+    world.say(sender, to(receiver, 100, 1))
+    world.flush()
+    receiver.room = 0
+    for serial in range(2, 12):
+        world.say(sender, to(receiver, 100, serial))
+        world.flush()
+    assert receiver.peer is not None
+    backlog = list(receiver.peer.outbox.backlog or ())
+    assert [type(piece) for piece in backlog] == [bytes] * 10
+
+
 def test_p30_who_leaves_with_a_backlog_relieves_its_senders(world: World) -> None:
     sender, receiver = world.connect(), world.connect()
     assert sender.peer is not None
