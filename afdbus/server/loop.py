@@ -229,7 +229,7 @@ class Loop:
             if soonest != inf and timers.clock() >= soonest:
                 self._run_timers()
                 soonest = timers.soonest
-            if not events and not busy:
+            if not events and not busy and not self._more:
                 return False
             if self.stopping:
                 return True

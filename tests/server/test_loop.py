@@ -111,6 +111,15 @@ def test_deeds_for_the_next_pass_do_not_wait(loop: Loop, drive: Callable[[Loop],
     drive(loop)
 
 
+@DRIVERS
+def test_what_a_timer_leaves_for_the_next_pass_does_not_wait(
+    loop: Loop, drive: Callable[[Loop], None]
+) -> None:
+    """Such as to close the connection of who was waited for too long."""
+    loop.timers.call_at(loop.timers.clock() + 0.05, lambda: loop.again(loop.stop))
+    drive(loop)
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Whatever a test does with these signals is undone."""
