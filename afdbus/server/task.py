@@ -18,9 +18,9 @@ import trio
 if TYPE_CHECKING:
     from afdbus.server.loop import Loop
 
-# Seconds of work after which other tasks get their turn, and after how many passes to look.
+# Seconds of work after which other tasks get their turn.  One pass may take as long, so that the
+# clock is looked at after each.
 YIELD = 0.005
-LOOK = 16
 
 
 def serve(loop: Loop, begin: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ async def run(loop: Loop) -> None:
     clock = loop.timers.clock
     until = clock() + YIELD
     while not loop.stopping:
-        if not loop.spin(0.0, LOOK):
+        if not loop.spin(0.0, 1):
             await _sleep(loop)
         elif clock() < until:
             continue

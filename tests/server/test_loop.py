@@ -120,6 +120,42 @@ def test_what_a_timer_leaves_for_the_next_pass_does_not_wait(
     drive(loop)
 
 
+def test_p10_other_tasks_get_their_turn_after_each_long_pass(loop: Loop) -> None:
+    now = 0.0
+    passes = turns = 0
+    loop.timers.clock = lambda: now
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+
+    def work(_event: int) -> None:
+        nonlocal now, passes
+        now += task.YIELD
+        passes += 1
+        if passes == 20:
+            loop.stop()
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await task.run(loop)
+            nursery.cancel_scope.cancel()
+
+    loop.register(reader, work)
+    trio.run(main)
+    # Those who are ready run in a random order: one turn may come before the first pass, or after.
+    assert passes == 20
+    assert turns >= 18
+    loop.unregister(reader)
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Whatever a test does with these signals is undone."""
