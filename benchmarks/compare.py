@@ -71,13 +71,12 @@ SCENARIOS = (
 )
 
 
-def main(about: str | None, known: Sequence[Scenario]) -> None:
-    """The program whose docstring is `about`, for the scenarios that are `known`."""
+def main(about: str | None, known: Sequence[Scenario], kinds: list[str]) -> None:
+    """The program whose docstring is `about`, for these daemons and the scenarios `known`."""
     parser = commandline.parser(about, 5, 0.6)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a drawing of the ratios")
     options = parser.parse_args()
     scenarios = commandline.chosen(parser, options.only, known)
-    kinds = installed()
     if options.plot is not None:
         plot.require()
         if kinds == [OURS]:
@@ -99,4 +98,4 @@ def main(about: str | None, known: Sequence[Scenario]) -> None:
 
 
 if __name__ == "__main__":
-    main(__doc__, SCENARIOS)
+    main(__doc__, SCENARIOS, installed())

@@ -15,6 +15,7 @@ from random import Random
 import compare
 import load
 from client import Client, Receiver, Template
+from daemon import installed
 from load import INTERFACE, OBJECT, SERVICE
 from measure import Scenario, cpu_under
 
@@ -216,4 +217,4 @@ def _start(make: Callable[[str, int], load.Load], window: int, address: str) -> 
 
 
 if __name__ == "__main__":
-    compare.main(__doc__, [*scenarios()])
+    compare.main(__doc__, [*scenarios()], installed())

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-COLORS = {"afdbus": "#1b6ca8", "dbus-daemon": "#d1495b", "dbus-broker": "#6b8f3c"}
+COLORS = {
+    "afdbus": "#1b6ca8",
+    "dbus-daemon": "#d1495b",
+    "dbus-broker": "#6b8f3c",
+    "relay": "#777777",
+}
 
 STYLE = {
     "font.size": 9,

@@ -15,7 +15,8 @@ from measure import Figures
 import afdbus
 
 OURS = "afdbus"
-OTHERS = ("dbus-daemon", "dbus-broker")
+BUSES = ("dbus-daemon", "dbus-broker")
+OTHERS = (*BUSES, "relay")
 
 Results = dict[str, dict[str, list[Figures]]]  # scenario -> daemon -> figures of each round
 
@@ -77,7 +78,7 @@ def draw(results: Results, path: Path) -> None:
     with plot.drawn(path, 7, 1 + 0.24 * len(rows)) as figure:
         axes = figure.subplots()
         axes.axvline(1, color="black", linewidth=1)
-        for other, aside in zip(OTHERS, (-0.12, 0.12), strict=True):
+        for other, aside in zip(OTHERS, (-0.12, 0.12, 0), strict=True):
             color = plot.COLORS[other]
             found = [
                 (place + aside, ratios(daemons, metric, other))
@@ -105,7 +106,7 @@ def versions(kinds: list[str]) -> dict[str, str]:
     """Of everything that has a part in a comparison."""
     told = {"python": platform.python_version(), "kernel": platform.release()}
     told[OURS] = afdbus.__version__
-    for kind in OTHERS:
+    for kind in BUSES:
         if kind in kinds:
             text = subprocess.run([kind, "--version"], capture_output=True, text=True, check=True)
             told[kind] = text.stdout.split("\n")[0].split()[-1]
