@@ -156,7 +156,7 @@ def travel(peer: Peer, data: bytes) -> int:
                 ):
                     whole = piece = data[pos : pos + 12] + plan.rest + data[body:after]
                     more: list[bytes] | tuple[()] = ()
-                    if len(plan.casts) >= FEW and after <= last and not plan.arguments:
+                    if after <= last and len(plan.casts) >= FEW and not plan.arguments:
                         most = turn * _CASTS // len(plan.casts)
                         more, after = burst(
                             plan, data, pos, body, after, bus.longest_in_place, most
@@ -202,12 +202,14 @@ def travel(peer: Peer, data: bytes) -> int:
                 pos = after
                 if repeated:
                     continue
-            elif plan.box is not None and plan.box.blocked:
-                # No less right, but counted.
-                if bulk.deliver_by(plan, peer, data[pos:after], body - pos):
-                    pos = after
-                    continue
-                pos = one(peer, data, pos)
+            elif (
+                plan.box is not None
+                and plan.box.blocked
+                and bulk.deliver_by(plan, peer, data[pos:after], body - pos)
+            ):
+                # It waits behind a full socket, and is counted.
+                pos = after
+                continue
             else:
                 # The hit must not be taken: the layered way says why, and what to do instead.
                 pos = one(peer, data, pos)
