@@ -1,7 +1,8 @@
-"""The road for long messages: found by their plan, their bodies never copied.
+"""The road's side track: for long messages, whose bodies are never copied, and for those that must
+be counted as their receiver has a backlog.  They go by their plan, too.
 
-Where the body is checked in steps (P1) other messages travel in between, so that the plan is looked
-for again when the frame is delivered.
+Where a long body is checked in steps (P1) other messages travel in between, so that the plan is
+looked for again when the frame is delivered.
 """
 
 from __future__ import annotations

@@ -37,10 +37,10 @@ _MAX_MINOR = 2**31 - 1
 class Bus:
     """The state of one bus.
 
-    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's batch
-    of outboxes that have something to be written.  `wake_at` is called with a time of `clock` at
-    which `expire` is to be called.  `systemd_activation`: services that are units
-    are started by systemd.  `strict`: a bug is raised and not only logged.
+    `guid` is the bus's id (GetId).  `own_uid` is the daemon's.  `touched` is the loop's batch of
+    outboxes that have something to be written.  `wake_at` is called with a time of `clock` at which
+    `expire` is to be called.  `systemd_activation`: services that are units are started by systemd.
+    `strict`: a bug is raised and not only logged.
     """
 
     def __init__(

@@ -74,9 +74,9 @@ class Batch(list["Outbox"]):
 class Outbox:
     """The pieces for one peer, in order: `piece` and then `more`, or a `backlog` while `blocked`.
 
-    `touched` is the batch that it belongs to.  While `blocked` (the socket
-    was full), `size` is the number of bytes that wait, and `charges` says whose they are: pairs of
-    bytes and sender, in the order of the pieces; the sender is None for what nobody is charged for.
+    `touched` is the batch that it belongs to.  While `blocked` (the socket was full), `size` is the
+    number of bytes that wait, and `charges` says whose they are: pairs of bytes and sender, in the
+    order of the pieces; the sender is None for what nobody is charged for.
     `waiting` are the senders that are not read from until no more waits here than `room` allows.
     `version` is the peer's, unless it is blocked: then no plan goes by it.
     """
