@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -45,7 +46,11 @@ def begin(config: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[str],
 
     def start(script: str) -> tuple[subprocess.Popen[str], int]:
         process = subprocess.Popen(
-            [*AFDBUS, "run", "--config-file", str(config), "--", "sh", "-c", script],
+            # A shell that starts pytest in the background has it ignore SIGINT, which is inherited.
+            [
+                *("env", "--default-signal", *AFDBUS, "run", "--config-file", str(config)),
+                *("--", "sh", "-c", script),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -60,7 +65,8 @@ def begin(config: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[str],
 
     yield start
     for process in begun:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # nothing was left
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
