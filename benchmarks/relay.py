@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from os import write
 from collections.abc import Callable
 
 from afdbus import daemon_cli
@@ -31,14 +32,14 @@ def receivers(peer: Peer) -> tuple[Outbox, ...]:
 
 def relay(connection: Connection, boxes: tuple[Outbox, ...]) -> Callable[[int], None]:
     recvmsg = connection.sock.recvmsg
-    sends = [box.send for box in boxes]
+    fds = [box.fd for box in boxes]
 
     def pass_on(event: int) -> None:
         data, _, _, _ = recvmsg(READ, ANCILLARY, FLAGS)
         if not data:
             _as_a_bus(connection, event)
-        for send in sends:
-            send(data)  # type: ignore[misc]
+        for fd in fds:
+            write(fd, data)
 
     return pass_on
 

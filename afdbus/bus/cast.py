@@ -59,22 +59,23 @@ def burst(
 
 
 def at_once(
-    boxes: Sequence[Outbox], whole: bytes, pieces: Sequence[bytes], sender: Peer
+    boxes: Sequence[Outbox], whole: bytes, piece: bytes, more: Sequence[bytes], sender: Peer
 ) -> None:
-    """Write `whole`, which is all of `pieces`, to the sockets of `boxes` with nothing to write.
+    """Write `whole`, which is `piece` and `more`, to the sockets of `boxes` with nothing to write.
 
     As good as the end of the batch if nothing else is in it; and with ten receivers a signal that
     comes alone costs 15 % less, as none of their outboxes is looked at twice.  What a socket does
     not take goes into the outbox.
     """
     size = len(whole)
+    write = sender.bus.touched.write
     for box in boxes:
         if box.blocked:
-            for piece in pieces:
-                delivery.push_counted(sender.bus, box, piece, sender)
+            for one in (piece, *more):
+                delivery.push_counted(sender.bus, box, one, sender)
             continue
         try:
-            sent = box.send(whole)  # type: ignore[misc]
+            sent = write(box.fd, whole)
         except Exception:
             sent = 0  # the flush meets it again, and knows what to do
         if sent != size:

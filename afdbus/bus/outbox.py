@@ -60,14 +60,15 @@ Piece = bytes | memoryview | FdPiece
 class Batch(list["Outbox"]):
     """The outboxes with something to write, in the order in which they got it.
 
-    `news` are the events that the loop's pass is about, if it is about events: if there is but one,
+    `write` is what writes to a descriptor, `os.write`.  `news` are the events that the loop's pass is about, if it is about events: if there is but one,
     nothing else will be written in this pass.
     """
 
-    __slots__ = ("news",)
+    __slots__ = ("news", "write")
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[int, bytes | memoryview], int]) -> None:
         super().__init__()
+        self.write = write
         self.news: Sequence[object] = ()
 
 
@@ -85,6 +86,7 @@ class Outbox:
         "backlog",
         "blocked",
         "charges",
+        "fd",
         "fds",
         "more",
         "offset",
@@ -94,7 +96,6 @@ class Outbox:
         "piece",
         "port",
         "room",
-        "send",
         "shut",
         "size",
         "touched",
@@ -119,9 +120,10 @@ class Outbox:
         self.waiting: dict[Peer, None] | None = None
         self.room: Limits | None = None
         self.peer: Peer | None = None
-        # The server's: who writes this outbox, and the first thing it tries.
+        # The server's: who writes this outbox, and its descriptor, as os.write is 0.07 us quicker
+        # than a socket's send.
         self.port: object = None
-        self.send: Callable[[bytes], int] | None = None
+        self.fd = -1
 
     def is_full(self, limits: Limits) -> bool:
         """Whether more waits here than `limits` allow; the last message may exceed them."""
@@ -262,7 +264,7 @@ class Outbox:
         self.piece = None
         self.more.clear()
         self.peer = None
-        self.send = None
+        self.fd = -1
         self.fds = 0
         self.unblock()
         # Whoever appends without asking `push` looks at this first.

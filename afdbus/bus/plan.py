@@ -26,6 +26,9 @@ MAX_PLANS = 256
 MAX_KEYS = 64 * 1024
 MAX_VALUE = 255
 
+# A broadcast to so many counts as one more message of a turn.
+CASTS = 32
+
 Check = Callable[[bytes, int, int], bool]
 
 
@@ -48,8 +51,9 @@ class Plan:
     bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows;
     `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
     `check` judges the body, and is None where there must be none.
-    `receiver` and `version` are a unicast's; `casts` (outboxes), `cells`, `stamp`, `arguments`
-    (index cells whose rules look at arguments), `values` (what these rules name, if they are all
+    `receiver` and `version` are a unicast's; `casts` (outboxes), `weight` (how many messages of a
+    turn it counts as), `cells`, `stamp`, `total` (those of Versions when it was last known to be
+    right), `arguments` (index cells whose rules look at arguments), `values` (what these rules name, if they are all
     about the first argument and that is a string; else None) and `decided` (peers that need not be
     asked about their arguments) a broadcast's; `method` the driver's, and `answers` what it has
     answered before.
@@ -74,8 +78,10 @@ class Plan:
         "serial_at",
         "stamp",
         "tail",
+        "total",
         "values",
         "version",
+        "weight",
         "when_asked",
         "when_unasked",
         "word",
@@ -101,6 +107,8 @@ class Plan:
         self.casts: tuple[Outbox, ...] = ()
         self.cells = (0, 0, 0)
         self.stamp = 0
+        self.total = 0
+        self.weight = 0
         self.arguments: tuple[Cell, ...] = ()
         self.values: tuple[Container[str], ...] | None = None
         self.decided: frozenset[Peer] = frozenset()

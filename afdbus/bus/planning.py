@@ -8,7 +8,7 @@ from afdbus.bus import plan as plans
 from afdbus.bus.alike import MANY, Alike
 from afdbus.bus.driver.table import ABOUT_NAMES, FIRST
 from afdbus.bus.judge import question
-from afdbus.bus.plan import Kind, Plan, Plans, packer
+from afdbus.bus.plan import CASTS, Kind, Plan, Plans, packer
 from afdbus.bus.replies import introduce
 from afdbus.wire.checker import checker
 from afdbus.wire.header import ERROR, FIXED, METHOD_CALL, METHOD_RETURN, NO_REPLY_EXPECTED
@@ -118,8 +118,9 @@ def plan_broadcast(
             plan.values = tuple(one for one in values if one is not None)
     plan.decided = frozenset(receivers) | frozenset(denied)
     plan.cells = bus.versions.cells(header.interface, header.member)
-    counters = bus.versions.counters
-    plan.stamp = sum(counters[cell] for cell in plan.cells)
+    plan.stamp = bus.versions.stamp(plan.cells)
+    plan.total = bus.versions.total
+    plan.weight = len(receivers) // CASTS
     return plan
 
 

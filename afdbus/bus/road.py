@@ -19,7 +19,7 @@ from afdbus.bus.cast import FEW, at_once, burst
 from afdbus.bus.driver import calls
 from afdbus.bus.finding import find
 from afdbus.bus.message import Message, incoming
-from afdbus.bus.plan import Kind
+from afdbus.bus.plan import CASTS, Kind
 from afdbus.bus.planning import keep
 from afdbus.errors import ProtocolViolation
 from afdbus.wire.check import check_body
@@ -50,8 +50,6 @@ _CALL, _SEND, _CAST, _REPLY, _DRIVER = map(int, Kind)
 # is 3.1 ms, with 0.3 ms 0.8, dbus-daemon 2.3; that costs who floods some 6 % of what it gets done.
 TURN = 100
 TURN_TIME = 0.0003
-# A broadcast to so many receivers counts as one of them.
-_CASTS = 32
 
 
 def travel(peer: Peer, data: bytes) -> int:
@@ -149,24 +147,21 @@ def travel(peer: Peer, data: bytes) -> int:
                     pos = after
                     continue
             elif kind == _CAST:
-                one_cell, some_cell, rest_cell = plan.cells
-                counters = bus.versions.counters
-                if (
-                    counters[one_cell] + counters[some_cell] + counters[rest_cell] == plan.stamp
-                ):
+                if plan.total == bus.versions.total or bus.versions.confirm(plan):
+                    casts = plan.casts
                     whole = piece = data[pos : pos + 12] + plan.rest + data[body:after]
                     more: list[bytes] | tuple[()] = ()
-                    if after <= last and len(plan.casts) >= FEW and not plan.arguments:
-                        most = turn * _CASTS // len(plan.casts)
+                    if after <= last and len(casts) >= FEW and not plan.arguments:
+                        most = turn * CASTS // len(casts)
                         more, after = burst(
                             plan, data, pos, body, after, bus.longest_in_place, most
                         )
                         if more:
                             whole = b"".join((piece, *more))
                     if after == end and not touched and len(touched.news) == 1:
-                        at_once(plan.casts, whole, (piece, *more), peer)
+                        at_once(casts, whole, piece, more, peer)
                     else:
-                        for box in plan.casts:
+                        for box in casts:
                             if box.blocked:
                                 for one_of_them in (piece, *more):
                                     delivery.push_counted(bus, box, one_of_them, peer)
@@ -180,10 +175,11 @@ def travel(peer: Peer, data: bytes) -> int:
                     ):
                         _cast_by_arguments(peer, plan, data, pos, body, after, piece)
                     pos = after
-                    turn -= len(plan.casts) // _CASTS * (1 + len(more))
-                    if turn > 0:
-                        continue
-                    break
+                    if plan.weight:
+                        turn -= plan.weight * (1 + len(more))
+                        if turn <= 0:
+                            break
+                    continue
             elif kind == _SEND:
                 box = plan.box
                 if plan.version == box.version:  # type: ignore[union-attr]

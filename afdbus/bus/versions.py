@@ -8,6 +8,11 @@ answer.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afdbus.bus.plan import Plan
+
 _SIZE = 4096
 _REST = _SIZE
 
@@ -15,13 +20,16 @@ _REST = _SIZE
 class Versions:
     """Counters that only grow, so that the sum of three is the same only if all three are."""
 
-    __slots__ = ("counters",)
+    __slots__ = ("counters", "total")
 
     def __init__(self) -> None:
         self.counters = [0] * (_SIZE + 1)
+        # The sum of all, at which the road looks first.
+        self.total = 0
 
     def bump(self, interface: str | None, member: str | None) -> None:
         """A rule with this interface and member came or went."""
+        self.total += 1
         if interface is None:
             self.counters[_REST] += 1
         else:
@@ -32,3 +40,14 @@ class Versions:
         both = hash((interface, member)) % _SIZE
         some = hash((interface, None)) % _SIZE
         return both, some, _REST
+
+    def stamp(self, cells: tuple[int, int, int]) -> int:
+        """What is the same as long as none of these counters grows."""
+        return sum([self.counters[cell] for cell in cells])
+
+    def confirm(self, plan: Plan) -> bool:
+        """Whether a broadcast's plan is as good as it was, though rules came or went."""
+        if self.stamp(plan.cells) != plan.stamp:
+            return False
+        plan.total = self.total
+        return True

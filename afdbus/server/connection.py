@@ -186,7 +186,7 @@ class Connection:
             self._intake.max_fds = bus.limits.max_message_unix_fds
         self.peer = peer
         peer.outbox.port = self
-        peer.outbox.send = self.sock.send
+        peer.outbox.fd = self.fd
         server.loop.hand_over(self.fd, self.on_event)
         if unsent:
             # The outbox waits for room from now on, and we read.

@@ -68,7 +68,7 @@ class Loop:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.timers = Timers(time.monotonic)
-        self.touched = Batch()
+        self.touched = Batch(os.write)
         self.bugs = 0
         self.idler: Idler | None = None
         # Called when there is something to do of which no descriptor tells, for who drives the

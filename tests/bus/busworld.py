@@ -226,7 +226,7 @@ class World:
         self.host = FakeHost()
         self.services = FakeServices()
         self.launcher = FakeLauncher()
-        self.touched = Batch()
+        self.touched = Batch(self._write)
         self.again: list[FakeConnection] = []
         self.connections: list[FakeConnection] = []
         self.bus = Bus(
@@ -251,7 +251,7 @@ class World:
         connection = FakeConnection(self)
         peer = lifecycle.welcome(self.bus, identity, connection, can_fds)
         peer.outbox.port = connection
-        peer.outbox.send = connection.send
+        peer.outbox.fd = len(self.connections)
         connection.peer = peer
         self.connections.append(connection)
         return connection
@@ -285,6 +285,9 @@ class World:
             self.leave(connection)
         else:
             assert not data, "part of a message is left"
+
+    def _write(self, fd: int, data: bytes | memoryview) -> int:
+        return self.connections[fd].send(data)
 
     def leave(self, connection: FakeConnection) -> None:
         assert connection.peer is not None
