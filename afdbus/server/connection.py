@@ -17,7 +17,7 @@ from afdbus.errors import ProtocolViolation
 from afdbus.server.examination import Examination
 from afdbus.server.flush import drain
 from afdbus.server.intake import ANCILLARY, FLAGS, HEAVY_READ, TRUNCATED, Intake, is_much
-from afdbus.server.loop import GONE, IN, OUT
+from afdbus.server.loop import GONE, IN, NEWS, OUT
 from afdbus.wire.framing import READ
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Connection:
         self._recvmsg = self._intake.recvmsg
         self._identity = identity
         self._interest: int | None = IN
-        # Nothing out of the ordinary: between messages, light, with no descriptors waiting.
+        # Nothing out of the ordinary: between messages, light, with no descriptors waiting.  Then
+        # the loop has news only, as long as a read leaves nothing in the socket: 0.2 us a read.
         self._plain = False
         self._heavy = False  # its last read brought a lot
         self._hungry = False  # whole messages wait in the framer
@@ -70,7 +71,9 @@ class Connection:
     def on_event(self, event: int) -> None:
         """The loop's news about our descriptor, once the handshake is done."""
         if event == IN and self._plain:
-            # Nine reads in ten, in one frame instead of five: 1.2 us a message.
+            # Nine reads in ten, in one frame instead of five: 1.2 us a message.  It has left nothing
+            # unless it is full or stopped behind descriptors; the other end's last words are no
+            # plain event.
             peer = self.peer
             try:
                 data, ancillary, flags, _ = self._recvmsg(READ, ANCILLARY, FLAGS)
@@ -244,13 +247,20 @@ class Connection:
             self._violated(ProtocolViolation("more file descriptors than messages take"))
         else:
             self._server.fds_wait(self)
-        self._plain = (
-            self._intake.is_plain()
+        if self._closed:
+            return
+        plain = (
+            self._interest == IN
+            and self._intake.is_plain()
             and not self._heavy
             and not self._hungry
-            and not peer.paused
-            and not self._closed
         )
+        if plain:
+            # Again, too, if it was before: there are news if anything is left in the socket.
+            self._server.loop.modify(self.fd, NEWS)
+        elif self._plain and self._interest is not None:
+            self._server.loop.modify(self.fd, self._interest)
+        self._plain = plain
 
     def _read_large(self) -> None:
         count, frame = self._intake.receive_large()
@@ -333,6 +343,7 @@ class Connection:
         else:
             loop.modify(self.fd, interest)
         self._interest = interest
+        self._plain = False
 
     def _violated(self, violation: ProtocolViolation) -> None:
         self._server.violated(self, violation)

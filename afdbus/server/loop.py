@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
+# News of what comes, and nothing while it has not been read.
+NEWS = int(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
 # Seconds without anything to do after which a moment is idle.
 LINGER = 0.02
