@@ -55,6 +55,7 @@ class FdPiece:
 
 
 Piece = bytes | memoryview | FdPiece
+Write = Callable[[int, bytes | memoryview], int]
 
 
 class Batch(list["Outbox"]):
@@ -66,7 +67,7 @@ class Batch(list["Outbox"]):
 
     __slots__ = ("news", "write")
 
-    def __init__(self, write: Callable[[int, bytes | memoryview], int]) -> None:
+    def __init__(self, write: Write) -> None:
         super().__init__()
         self.write = write
         self.news: Sequence[object] = ()
@@ -168,7 +169,7 @@ class Outbox:
 
     def block(self) -> None:
         """The socket is full: what is left goes into the backlog and is counted from now on."""
-        self.blocked = True
+        self._turn_blocked(True)
         self.version = _NO_VERSION
         self.backlog = deque(self.pieces())
         self.piece = None
@@ -239,12 +240,17 @@ class Outbox:
 
     def unblock(self) -> None:
         """Everything was written."""
-        self.blocked = False
+        self._turn_blocked(False)
         self.version = self.peer.version if self.peer is not None else _NO_VERSION
         self.backlog = None
         self.charges = None
         self.size = 0
         self.offset = 0
+
+    def _turn_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+        if self.peer is not None:
+            self.peer.bus.versions.total += 1
 
     def close(self) -> list[Peer]:
         """Shut for good: nothing is pushed or written any more.  Returns relieved senders."""
@@ -263,10 +269,11 @@ class Outbox:
         self.waiting = None
         self.piece = None
         self.more.clear()
-        self.peer = None
-        self.fd = -1
         self.fds = 0
         self.unblock()
         # Whoever appends without asking `push` looks at this first.
-        self.blocked = True
+        self._turn_blocked(True)
+        self.version = _NO_VERSION
+        self.peer = None
+        self.fd = -1
         return [sender for sender in relieved if sender.paused]

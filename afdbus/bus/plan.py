@@ -51,7 +51,8 @@ class Plan:
     bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows;
     `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
     `check` judges the body, and is None where there must be none.
-    `receiver` and `version` are a unicast's; `casts` (outboxes), `weight` (how many messages of a
+    `receiver` and `version` are a unicast's; `casts` (outboxes; when it was last looked at,
+    `ready` were those with these `fds`, and the others `blocked`), `weight` (how many messages of a
     turn it counts as), `cells`, `stamp`, `total` (those of Versions when it was last known to be
     right), `arguments` (index cells whose rules look at arguments), `values` (what these rules name, if they are all
     about the first argument and that is a string; else None) and `decided` (peers that need not be
@@ -62,17 +63,20 @@ class Plan:
     __slots__ = (
         "answers",
         "arguments",
+        "blocked",
         "box",
         "calls",
         "casts",
         "cells",
         "check",
         "decided",
+        "fds",
         "fields",
         "header",
         "kind",
         "method",
         "pack",
+        "ready",
         "receiver",
         "rest",
         "serial_at",
@@ -105,6 +109,9 @@ class Plan:
         self.when_asked = True
         self.when_unasked = True
         self.casts: tuple[Outbox, ...] = ()
+        self.ready: tuple[Outbox, ...] = ()
+        self.fds: tuple[int, ...] = ()
+        self.blocked: tuple[Outbox, ...] = ()
         self.cells = (0, 0, 0)
         self.stamp = 0
         self.total = 0
@@ -114,6 +121,13 @@ class Plan:
         self.decided: frozenset[Peer] = frozenset()
         self.method: Method | None = None
         self.answers: dict[bytes, bytes] | None = None
+
+    def note(self, total: int) -> None:
+        """A broadcast's plan is right at this `total` of Versions."""
+        self.total = total
+        self.ready = tuple([box for box in self.casts if not box.blocked])
+        self.fds = tuple([box.fd for box in self.ready])
+        self.blocked = tuple([box for box in self.casts if box.blocked])
 
 
 @lru_cache(256)

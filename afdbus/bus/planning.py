@@ -119,7 +119,7 @@ def plan_broadcast(
     plan.decided = frozenset(receivers) | frozenset(denied)
     plan.cells = bus.versions.cells(header.interface, header.member)
     plan.stamp = bus.versions.stamp(plan.cells)
-    plan.total = bus.versions.total
+    plan.note(bus.versions.total)
     plan.weight = len(receivers) // CASTS
     return plan
 

@@ -159,7 +159,7 @@ def travel(peer: Peer, data: bytes) -> int:
                         if more:
                             whole = b"".join((piece, *more))
                     if after == end and not touched and len(touched.news) == 1:
-                        at_once(casts, whole, piece, more, peer)
+                        at_once(plan, whole, piece, more, peer)
                     else:
                         for box in casts:
                             if box.blocked:

@@ -24,7 +24,8 @@ class Versions:
 
     def __init__(self) -> None:
         self.counters = [0] * (_SIZE + 1)
-        # The sum of all, at which the road looks first.
+        # Grows with each of them, and whenever an outbox is blocked or no longer: what the road
+        # compares first.
         self.total = 0
 
     def bump(self, interface: str | None, member: str | None) -> None:
@@ -46,8 +47,8 @@ class Versions:
         return sum([self.counters[cell] for cell in cells])
 
     def confirm(self, plan: Plan) -> bool:
-        """Whether a broadcast's plan is as good as it was, though rules came or went."""
+        """Whether a broadcast's plan is good still, though something has changed."""
         if self.stamp(plan.cells) != plan.stamp:
             return False
-        plan.total = self.total
+        plan.note(self.total)
         return True

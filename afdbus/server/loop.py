@@ -84,12 +84,13 @@ class Loop:
         self._owners: dict[int, Heavy] = {}
         # Heavy peers in the order in which they wait; a dictionary, to be in it once.
         self._heavy: dict[Heavy, None] = {}
-        # Whether there is anything in these, so that a pass need not look at each.
+        # Whether there is anything in these or has been, or else something to look at, so that a
+        # pass need not look at each.
         self._more = False
         self._accepts: list[Callable[[], None]] = []
         self._again: list[Callable[[], None]] = []
         self._closing: list[SocketType] = []
-        self.timers.on_sooner = self._wake
+        self.timers.on_sooner = self._timer_is_sooner
 
     # -- descriptors -------------------------------------------------------------------------
 
@@ -157,9 +158,11 @@ class Loop:
     def stop(self) -> None:
         """Let who drives the loop return after the current pass."""
         self.stopping = True
+        self._more = True
         self.wake()
 
-    def _wake(self) -> None:
+    def _timer_is_sooner(self) -> None:
+        self._more = True
         self.wake()
 
     def settle(self) -> None:
@@ -206,15 +209,10 @@ class Loop:
         poll = self._poller.poll
         handlers = self._handlers
         touched = self.touched
-        soonest = timers.soonest
+        busy = bool(self._more or touched)
+        wait = 0.0 if busy else self._wait(patience)
         for _ in range(passes):
-            busy = self._more or touched
-            if busy:
-                events = poll(0.0, EVENTS)
-            elif soonest == inf:
-                events = poll(patience, EVENTS)
-            else:
-                events = poll(self._until_timer(patience), EVENTS)
+            events = poll(wait, EVENTS)
             touched.news = events
             for fd, event in events:
                 handler = handlers[fd]
@@ -225,20 +223,25 @@ class Loop:
                         self._bug(self._owners.get(fd))
             if touched:
                 flush(touched, self._write_failed)
-            if self._more:
-                self._do_more()
-            soonest = timers.soonest
-            if soonest != inf and timers.clock() >= soonest:
-                self._run_timers()
-                soonest = timers.soonest
-            if not events and not busy and not self._more:
-                return False
-            if self.stopping:
-                return True
+            # One look for all that is rare: 0.1 us less than one for each.
+            if self._more or busy or wait is not patience or not events:
+                if self._more:
+                    self._do_more()
+                if timers.soonest != inf and timers.clock() >= timers.soonest:
+                    self._run_timers()
+                if not events and not busy and not self._more:
+                    return False
+                if self.stopping:
+                    return True
+                busy = bool(self._more or touched)
+                wait = 0.0 if busy else self._wait(patience)
         return True
 
-    def _until_timer(self, patience: float | None) -> float:
-        """How long to wait with a timer running, in seconds."""
+    def _wait(self, patience: float | None) -> float | None:
+        """How long the next pass may wait for events, in seconds; `patience` itself if nothing is
+        to be done before."""
+        if self.timers.soonest == inf:
+            return patience
         wait = max(0.0, self.timers.soonest - self.timers.clock())
         return wait if patience is None else min(wait, patience)
 
