@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from os import write
 from collections.abc import Callable
+from os import write
 
 from afdbus import daemon_cli
 from afdbus.bus.outbox import Outbox

@@ -61,8 +61,8 @@ Write = Callable[[int, bytes | memoryview], int]
 class Batch(list["Outbox"]):
     """The outboxes with something to write, in the order in which they got it.
 
-    `write` is what writes to a descriptor, `os.write`.  `news` are the events that the loop's pass is about, if it is about events: if there is but one,
-    nothing else will be written in this pass.
+    `write` is what writes to a descriptor, `os.write`.  `news` are the events that the loop's pass
+    is about, if it is about events: if there is but one, nothing else will be written in this pass.
     """
 
     __slots__ = ("news", "write")

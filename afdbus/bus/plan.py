@@ -51,13 +51,13 @@ class Plan:
     bytes of the REPLY_SERIAL, which lie at `serial_at` of the incoming one, and `tail` follows;
     `pack` puts its header together; `fields` is the incoming one's length of fields, in bytes.
     `check` judges the body, and is None where there must be none.
-    `receiver` and `version` are a unicast's; `casts` (outboxes; when it was last looked at,
-    `ready` were those with these `fds`, and the others `blocked`), `weight` (how many messages of a
-    turn it counts as), `cells`, `stamp`, `total` (those of Versions when it was last known to be
-    right), `arguments` (index cells whose rules look at arguments), `values` (what these rules name, if they are all
-    about the first argument and that is a string; else None) and `decided` (peers that need not be
-    asked about their arguments) a broadcast's; `method` the driver's, and `answers` what it has
-    answered before.
+    `receiver` and `version` are a unicast's; `casts` (outboxes), `weight` (how many
+    messages of a turn it counts as), `cells`, `stamp`, `arguments` (index cells whose rules look at
+    arguments), `values` (what these rules name, if they are all about the first argument and that
+    is a string; else None) and `decided` (peers that need not be asked about their arguments) a
+    broadcast's; when its `total` was that of Versions it was right, and those of `casts` were
+    `ready`, with these `fds`, or else `blocked`.  `method` is the driver's, and `answers` what it
+    has answered before.
     """
 
     __slots__ = (
@@ -125,9 +125,11 @@ class Plan:
     def note(self, total: int) -> None:
         """A broadcast's plan is right at this `total` of Versions."""
         self.total = total
-        self.ready = tuple([box for box in self.casts if not box.blocked])
-        self.fds = tuple([box.fd for box in self.ready])
+        self.ready = self.casts
         self.blocked = tuple([box for box in self.casts if box.blocked])
+        if self.blocked:
+            self.ready = tuple([box for box in self.casts if not box.blocked])
+        self.fds = tuple([box.fd for box in self.ready])
 
 
 @lru_cache(256)

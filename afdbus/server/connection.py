@@ -71,9 +71,9 @@ class Connection:
     def on_event(self, event: int) -> None:
         """The loop's news about our descriptor, once the handshake is done."""
         if event == IN and self._plain:
-            # Nine reads in ten, in one frame instead of five: 1.2 us a message.  It has left nothing
-            # unless it is full or stopped behind descriptors; the other end's last words are no
-            # plain event.
+            # Nine reads in ten, in one frame instead of five: 1.2 us a message.  Nothing is left in
+            # the socket unless a read is full or stopped behind descriptors, and who has said its
+            # last words is no plain event.
             peer = self.peer
             try:
                 data, ancillary, flags, _ = self._recvmsg(READ, ANCILLARY, FLAGS)
