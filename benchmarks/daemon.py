@@ -18,8 +18,9 @@ COMMANDS = {
 }
 # It starts no services and has no configuration but a policy: not everybody can compare with it.
 BROKER = {"dbus-broker": [sys.executable, str(Path(__file__).with_name("broker.py"))]}
-# Not a bus for long.
-RELAY = {"relay": [sys.executable, str(Path(__file__).with_name("relay.py"))]}
+# Not buses for long.
+_RELAY = [sys.executable, str(Path(__file__).with_name("relay.py"))]
+RELAYS = {"relay": _RELAY, "least": [*_RELAY, "--least"]}
 
 
 def installed() -> list[str]:
@@ -45,7 +46,7 @@ class Daemon:
         """Start it, with these variables besides ours, by a program `under` which it runs."""
         self.kind = kind
         which = "--session" if config is None else f"--config-file={config}"
-        program = (COMMANDS | BROKER | RELAY)[kind]
+        program = (COMMANDS | BROKER | RELAYS)[kind]
         command = [*under, *program, which, "--nofork", "--print-address=1"]
         environment = {key: value for key, value in os.environ.items() if key[:5] != "DBUS_"}
         environment |= variables
@@ -70,7 +71,7 @@ class Daemon:
 
     def arrive(self) -> None:
         """Wait until it has all that it needs: ours serves before it comes to trio."""
-        needed = 2 if self.kind in ("afdbus", *RELAY) else 1
+        needed = 2 if self.kind in ("afdbus", *RELAYS) else 1
         while self.descriptors("anon_inode:[eventpoll]") < needed:
             if self._process.poll() is not None:
                 raise SystemExit(f"{self.kind} has ended")

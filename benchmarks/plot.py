@@ -15,7 +15,8 @@ COLORS = {
     "afdbus": "#1b6ca8",
     "dbus-daemon": "#d1495b",
     "dbus-broker": "#6b8f3c",
-    "relay": "#777777",
+    "relay": "#aaaaaa",
+    "least": "#555555",
 }
 
 STYLE = {

@@ -16,7 +16,8 @@ import afdbus
 
 OURS = "afdbus"
 BUSES = ("dbus-daemon", "dbus-broker")
-OTHERS = (*BUSES, "relay")
+RELAYS = ("relay", "least")
+OTHERS = (*BUSES, *RELAYS)
 
 Results = dict[str, dict[str, list[Figures]]]  # scenario -> daemon -> figures of each round
 
@@ -78,7 +79,7 @@ def draw(results: Results, path: Path) -> None:
     with plot.drawn(path, 7, 1 + 0.24 * len(rows)) as figure:
         axes = figure.subplots()
         axes.axvline(1, color="black", linewidth=1)
-        for other, aside in zip(OTHERS, (-0.12, 0.12, 0), strict=True):
+        for other, aside in zip(OTHERS, (-0.12, 0.12, 0, 0), strict=True):
             color = plot.COLORS[other]
             found = [
                 (place + aside, ratios(daemons, metric, other))
