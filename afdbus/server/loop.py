@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
-# News of what comes, and nothing while it has not been read.
-NEWS = int(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+# News of what comes, and nothing while it has not been read.  The end, and an urgent byte, at which
+# a read stops, make it more than IN.
+NEWS = int(select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET)
 
 # Seconds without anything to do after which a moment is idle.
 LINGER = 0.02
@@ -90,7 +91,7 @@ class Loop:
         self._accepts: list[Callable[[], None]] = []
         self._again: list[Callable[[], None]] = []
         self._closing: list[SocketType] = []
-        self.timers.on_sooner = self._timer_is_sooner
+        self.timers.on_sooner = self._want_pass
 
     # -- descriptors -------------------------------------------------------------------------
 
@@ -121,8 +122,7 @@ class Loop:
     def close_later(self, sock: SocketType) -> None:
         """Close an unregistered socket at the end of the pass, when no event can name it (P6)."""
         self._closing.append(sock)
-        self._more = True
-        self.wake()
+        self._want_pass()
 
     @property
     def crowded(self) -> bool:
@@ -134,7 +134,7 @@ class Loop:
     def wait_turn(self, peer: Heavy) -> None:
         """`peer` wants a turn; the longest unserved comes first."""
         self._heavy.setdefault(peer)
-        self._more = True
+        self._want_pass()
 
     def drop_turn(self, peer: Heavy) -> None:
         self._heavy.pop(peer, None)
@@ -142,13 +142,12 @@ class Loop:
     def accept_last(self, deed: Callable[[], None]) -> None:
         """Accept at the end of this pass: a number freed in it must not be given out in it (P6)."""
         self._accepts.append(deed)
-        self._more = True
+        self._want_pass()
 
     def again(self, deed: Callable[[], None]) -> None:
         """Do this in the next pass, which does not wait."""
         self._again.append(deed)
-        self._more = True
-        self.wake()
+        self._want_pass()
 
     def flush(self) -> None:
         """Write what was pushed; for tasks that speak to a bus from outside the loop."""
@@ -158,10 +157,11 @@ class Loop:
     def stop(self) -> None:
         """Let who drives the loop return after the current pass."""
         self.stopping = True
-        self._more = True
-        self.wake()
+        self._want_pass()
 
-    def _timer_is_sooner(self) -> None:
+    def _want_pass(self) -> None:
+        """There is something to do beyond events; whoever sleeps elsewhere must know, as this may
+        be a task beside it."""
         self._more = True
         self.wake()
 
@@ -210,6 +210,7 @@ class Loop:
         handlers = self._handlers
         touched = self.touched
         busy = bool(self._more or touched)
+        timed = timers.soonest != inf
         wait = 0.0 if busy else self._wait(patience)
         for _ in range(passes):
             events = poll(wait, EVENTS)
@@ -224,7 +225,7 @@ class Loop:
             if touched:
                 flush(touched, self._write_failed)
             # One look for all that is rare: 0.1 us less than one for each.
-            if self._more or busy or wait is not patience or not events:
+            if self._more or busy or timed or not events:
                 if self._more:
                     self._do_more()
                 if timers.soonest != inf and timers.clock() >= timers.soonest:
@@ -234,12 +235,12 @@ class Loop:
                 if self.stopping:
                     return True
                 busy = bool(self._more or touched)
+                timed = timers.soonest != inf
                 wait = 0.0 if busy else self._wait(patience)
         return True
 
     def _wait(self, patience: float | None) -> float | None:
-        """How long the next pass may wait for events, in seconds; `patience` itself if nothing is
-        to be done before."""
+        """How long the next pass may wait for events, in seconds, with nothing to do at once."""
         if self.timers.soonest == inf:
             return patience
         wait = max(0.0, self.timers.soonest - self.timers.clock())

@@ -126,6 +126,15 @@ def test_what_follows_descriptors_is_read_without_further_news(served: Served) -
     os.close(writer)
 
 
+def test_what_follows_an_urgent_byte_is_read_without_further_news(served: Served) -> None:
+    """No client sends one; but a read ends before it as if there were nothing more."""
+    greeted(served)
+    served.client.send(GET_ID)
+    served.client.send(b"!", socket.MSG_OOB)
+    served.client.send(GET_ID)
+    assert served.answers().count(ID) == 2
+
+
 def test_what_follows_a_full_read_is_read_without_further_news(served: Served) -> None:
     greeted(served)
     served.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)

@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 from kit import busconfig, call, signal
 from kit.message import Received, total_length
 
 from afdbus.config.load import load
 from afdbus.host.journal import Journal
+from afdbus.server import task
 from afdbus.server.busserver import BusServer
 from afdbus.server.intake import HEAVY_READ
 from afdbus.server.loop import Loop
@@ -139,3 +142,32 @@ def test_p4_who_said_many_things_is_light_again(served: Served) -> None:
         pinger.sendall(signal("Ping", destination=":1.0").pack(2))
         served.settle()
     assert members(receiver.recv(1 << 20)) == ["Little", "Ping"]
+
+
+def test_p23_nobody_stays_hungry_when_a_task_lets_the_loop_settle(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole messages wait in the bus then, of which no descriptor tells the loop that sleeps."""
+    clients = [served.connect() for _ in range(20)]
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    monkeypatch.setattr("afdbus.server.loop.SETTLING", 10)
+    said = b"".join(call(f"Nope{n}").pack(n + 10) for n in range(400))
+    heard = dict.fromkeys(clients, 0)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task.run, served.loop)
+            await trio.testing.wait_all_tasks_blocked()
+            for client in clients:
+                client.sendall(said)
+            served.loop.settle()
+            with trio.fail_after(60):
+                for client in clients:
+                    while heard[client] < 400:
+                        await trio.lowlevel.wait_readable(client)
+                        heard[client] += client.recv(1 << 20).count(b"UnknownMethod")
+            served.loop.stop()
+
+    trio.run(main)
+    assert set(heard.values()) == {400}

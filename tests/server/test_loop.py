@@ -18,7 +18,7 @@ from afdbus.host.journal import Journal
 from afdbus.server import task
 from afdbus.server.beside import import_beside
 from afdbus.server.collector import WORTH, Collector
-from afdbus.server.loop import Loop
+from afdbus.server.loop import LINGER, Loop
 from afdbus.server.signals import Signals
 
 
@@ -154,6 +154,27 @@ def test_p10_other_tasks_get_their_turn_after_each_long_pass(loop: Loop) -> None
     loop.unregister(reader)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("patience", [None, 0.0, LINGER, 3.0])
+def test_a_timer_is_met_among_events_without_pause(loop: Loop, patience: float | None) -> None:
+    now = 0.0
+    loop.timers.clock = lambda: now
+    seen: list[float] = []
+    ready = os.eventfd(1)
+
+    def handler(_event: int) -> None:
+        nonlocal now
+        now += 0.001
+
+    loop.register(ready, handler)
+    loop.timers.call_at(0.05, lambda: seen.append(now))
+    loop.spin(patience, 1)  # from now on it knows of the timer
+    loop.spin(patience, 1000)
+    loop.unregister(ready)
+    os.close(ready)
+    assert seen
+    assert seen[0] < 0.06
 
 
 @pytest.fixture
