@@ -88,9 +88,8 @@ class Connection:
             except ProtocolViolation as violation:
                 self._violated(violation)
                 return
-            size = len(data)
             if (
-                pos != size or size >= HEAVY_READ or not size or ancillary
+                pos != len(data) or pos >= HEAVY_READ or not pos or ancillary
                 or peer.charged or peer.waits_for  # type: ignore[union-attr]
             ):  # fmt: skip
                 self._after_read(data, pos)
