@@ -7,7 +7,7 @@ each of both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import repeat
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from afdbus.bus.plan import Plan
 
 _unpack = Struct("<III").unpack_from
+_word_at = Struct("<I").unpack_from
 
-# From so many receivers on it is worth to look.
+# From so many receivers on it is worth to look for a second; with fewer only for a third (0.3 us
+# for each in vain), which costs a third less then.
 FEW = 4
 
 
@@ -31,11 +33,13 @@ def burst(
     """Up to `most` signals behind the one at data[pos:after], whose body begins at `body`, that go
     by its plan and have its header: what is sent of each, and where the last of them ends.
 
-    It stops before whatever is not as usual, of which the road takes care.
+    It stops before whatever is not as usual, of which the road takes care: one whose argument some
+    rule names, too.
     """
     fields = data[pos + 12 : body]
     head = body - pos
     check = plan.check
+    values = plan.values
     last = len(data) - head
     pieces: list[bytes] = []
     while after <= last and len(pieces) < most:
@@ -49,6 +53,7 @@ def burst(
             or head + size > longest
             or data[after + 12 : start] != fields
             or not (check(data, start, end) if check is not None else not size)
+            or (values and is_named(values, data, start))
         ):
             break
         piece = data[after : after + 12] + plan.rest
@@ -57,6 +62,16 @@ def burst(
         pieces.append(piece)
         after = end
     return pieces, after
+
+
+def is_named(values: tuple[Container[str], ...], data: bytes, body: int) -> bool:
+    """Whether rules name the first argument, a string (0.7 us less than to take them all apart)."""
+    (size,) = _word_at(data, body)
+    value = data[body + 4 : body + 4 + size].decode()
+    for some in values:  # noqa: SIM110 - a generator for any() costs as much as all the rest
+        if value in some:
+            return True
+    return False
 
 
 def at_once(plan: Plan, whole: bytes, piece: bytes, more: Sequence[bytes], sender: Peer) -> None:

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from afdbus.bus import bulk, delivery, router
-from afdbus.bus.cast import FEW, at_once, burst
+from afdbus.bus.cast import FEW, at_once, burst, is_named
 from afdbus.bus.driver import calls
 from afdbus.bus.finding import find
 from afdbus.bus.message import Message, incoming
@@ -29,8 +29,6 @@ from afdbus.wire.fds import Fds
 from afdbus.wire.header import FIXED, frame_length, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
 
@@ -62,6 +60,7 @@ def travel(peer: Peer, data: bytes) -> int:
     bus = peer.bus
     touched = bus.touched
     young = peer.plans.young
+    before: Plan | None = None
     turn = TURN
     until = 0.0
     pos = 0
@@ -83,6 +82,7 @@ def travel(peer: Peer, data: bytes) -> int:
         else:
             plan = None
         if plan is None or plan.word != word:
+            before = None
             plan = None if after > end else find(peer, data, pos, body, word)
             young = peer.plans.young
             if plan is not None and plan.serial_at:
@@ -151,8 +151,12 @@ def travel(peer: Peer, data: bytes) -> int:
                     casts = plan.casts
                     whole = piece = data[pos : pos + 12] + plan.rest + data[body:after]
                     more: list[bytes] | tuple[()] = ()
-                    if after <= last and len(casts) >= FEW and not plan.arguments:
-                        most = turn * CASTS // len(casts)
+                    if (
+                        after <= last
+                        and (plan is before or len(casts) >= FEW)
+                        and (plan.values is not None or not plan.arguments)
+                    ):
+                        most = turn * CASTS // (len(casts) or 1)
                         more, after = burst(
                             plan, data, pos, body, after, bus.longest_in_place, most
                         )
@@ -171,9 +175,10 @@ def travel(peer: Peer, data: bytes) -> int:
                             else:
                                 box.more.append(whole)
                     if plan.arguments and (
-                        plan.values is None or _is_named(plan.values, data, body)
+                        plan.values is None or is_named(plan.values, data, body)
                     ):
                         _cast_by_arguments(peer, plan, data, pos, body, after, piece)
+                    before = plan
                     pos = after
                     if plan.weight:
                         turn -= plan.weight * (1 + len(more))
@@ -263,16 +268,6 @@ def whole(peer: Peer, frame: bytes | bytearray, head: int, *, checked: bool) -> 
     finally:
         if fds is not None:
             fds.release()
-
-
-def _is_named(values: tuple[Container[str], ...], data: bytes, body: int) -> bool:
-    """Whether rules name the first argument, a string (0.7 us less than to take them all apart)."""
-    (size,) = _word_at(data, body)
-    value = data[body + 4 : body + 4 + size].decode()
-    for some in values:  # noqa: SIM110 - a generator for any() costs as much as all the rest
-        if value in some:
-            return True
-    return False
 
 
 def _cast_by_arguments(
