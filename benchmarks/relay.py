@@ -3,8 +3,10 @@
 It is afdbus until it has a plan for what a client sends.  From then on it passes on what it reads
 from that client to the receivers of the plan, and looks at nothing: no header, no body, no room.
 
-With `--least` it does for calls and signals what no bus can do without: it finds by its header what
-was decided about a message, checks the body, and says who it is from.
+With `--least` it does for calls and signals what no bus can do without: it looks whether it has
+read a whole message, finds by the header what was decided about it and whether that is right still,
+checks the body, says who it is from, and looks whether the sockets have taken it.  If anything is
+not as usual it gives up.
 """
 
 from __future__ import annotations
@@ -59,20 +61,28 @@ def relay(connection: Connection, fds: list[int]) -> Handler:
 def least(connection: Connection, peer: Peer, fds: list[int]) -> Handler:
     recvmsg = connection.sock.recvmsg
     plans = peer.plans.young
+    versions = peer.bus.versions
 
     def pass_on(event: int) -> None:
         data, _, _, _ = recvmsg(READ, ANCILLARY, FLAGS)
         if not data:
             _as_a_bus(connection, event)
             return
-        _, size, _, fields = _unpack(data)
+        word, size, serial, fields = _unpack(data)
         body = FIXED + (fields + 7 & ~7)
+        after = body + size
         plan = plans[data[12:body]]
-        if plan.check is not None and not plan.check(data, body, body + size):
-            raise ValueError("a body that does not fit its signature")
+        if (
+            plan.word != word
+            or not serial
+            or after != len(data)
+            or (plan.casts and plan.total != versions.total and not versions.confirm(plan))
+            or (plan.check is not None and not plan.check(data, body, after))
+        ):
+            raise ValueError("not as usual")
         piece = data[:12] + plan.rest + data[body:]
-        for _ in map(write, fds, repeat(piece)):
-            pass
+        if sum(map(write, fds, repeat(piece))) != len(piece) * len(fds):
+            raise ValueError("a socket is full")
 
     return pass_on
 

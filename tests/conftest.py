@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,13 @@ pytest_plugins = ["pytester"]
 pytest.register_assert_rewrite("kit")
 
 from kit import DAEMONS, Daemon, RawClient, busconfig  # noqa: E402
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores these, and so would all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def require(program: str) -> str:

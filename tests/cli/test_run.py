@@ -46,11 +46,7 @@ def begin(config: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[str],
 
     def start(script: str) -> tuple[subprocess.Popen[str], int]:
         process = subprocess.Popen(
-            # A shell that starts pytest in the background has it ignore SIGINT, which is inherited.
-            [
-                *("env", "--default-signal", *AFDBUS, "run", "--config-file", str(config)),
-                *("--", "sh", "-c", script),
-            ],
+            [*AFDBUS, "run", "--config-file", str(config), "--", "sh", "-c", script],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
