@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 from afdbus.bus import delivery
 
 if TYPE_CHECKING:
-    from afdbus.bus.outbox import Write
     from afdbus.bus.peer import Peer
     from afdbus.bus.plan import Plan
 
 _unpack = Struct("<III").unpack_from
 _word_at = Struct("<I").unpack_from
 
-# From so many receivers on it is worth to look for a second; with fewer only for a third (0.3 us
-# for each in vain), which costs a third less then.
+# From so many receivers on it is worth to look for a second.  With fewer only for a third, as to
+# look in vain costs 0.3 us; to one receiver a signal costs 15 % less then.
 FEW = 4
 
 
@@ -90,26 +89,16 @@ def at_once(plan: Plan, whole: bytes, piece: bytes, more: Sequence[bytes], sende
     fds = plan.fds
     write = sender.bus.touched.write
     sent: list[int] = []
-    try:
-        # No bytecode for each of them: 0.04 us less.
-        sent.extend(map(write, fds, repeat(whole)))
-    except Exception:
-        _go_on(write, fds, whole, sent)
+    while len(sent) < len(fds):
+        try:
+            # No bytecode for each of them: 0.04 us less.
+            sent.extend(map(write, fds[len(sent) :], repeat(whole)))
+        except Exception:
+            sent.append(0)  # the flush meets it again, and knows what to do
     if sum(sent) != len(whole) * len(fds):
         for box, count in zip(plan.ready, sent, strict=True):
             if count != len(whole):
                 box.push(whole[count:])
-    if plan.blocked:
-        for box in plan.blocked:
-            for one in (piece, *more):
-                delivery.push_counted(sender.bus, box, one, sender)
-
-
-def _go_on(write: Write, fds: Sequence[int], whole: bytes, sent: list[int]) -> None:
-    """The next of `fds` did not take `whole`; what all from there on take is appended to `sent`."""
-    sent.append(0)  # the flush meets it again, and knows what to do
-    while len(sent) < len(fds):
-        try:
-            sent.extend(map(write, fds[len(sent) :], repeat(whole)))
-        except Exception:
-            sent.append(0)
+    for box in plan.blocked:
+        for one in (piece, *more):
+            delivery.push_counted(sender.bus, box, one, sender)
